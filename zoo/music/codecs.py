@@ -1,0 +1,55 @@
+"""`get_codec`: the codecs by name, and what each of them offers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from zoo.errors import InputError
+from zoo.music.melody import MelodyCodec
+from zoo.music.score import Score
+
+
+class Codec(Protocol):
+    """Score ⇄ windows of fixed length, `T` steps each.
+
+    Attributes:
+      name: as `get_codec` takes it.
+      kind: "categorical" (one token a step), "multitrack" (a token a track and step) or "groove" (real values).
+      bars, steps, steps_per_quarter: length of a window and its grid; `steps` is T.
+      classes: number of tokens; a tuple, one number a track, for "multitrack"; numbers a step for "groove".
+    """
+
+    name: str
+    kind: str
+    bars: int
+    steps_per_quarter: int
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def classes(self) -> int | tuple[int, ...]: ...
+
+    def windows(self, score: Score, hop_bars: int = 1) -> npt.NDArray[Any]:
+        """Windows [W, T, ...]; raises InputError, saying why, if there is none."""
+        ...
+
+    def decode(self, window: npt.ArrayLike, qpm: float = 120.0) -> Score:
+        """The notes of one window [T, ...]."""
+        ...
+
+    def transpose(self, windows: npt.NDArray[Any], semitones: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Windows [W, T, ...] moved up by `semitones`, int or int [W]; drums stay as they are."""
+        ...
+
+
+CODECS: dict[str, type] = {codec.name: codec for codec in (MelodyCodec,)}
+
+
+def get_codec(name: str, **options: Any) -> Codec:
+    """The codec `name` with its options, e.g. `get_codec("melody", bars=16)`."""
+    if name not in CODECS:
+        raise InputError(f"no codec named {name!r}; there are {', '.join(CODECS)}")
+    return CODECS[name](**options)
