@@ -1,0 +1,468 @@
+"""MusicVAE: a hierarchical latent vector model for long-term structure in music.
+
+Roberts, Engel, Raffel, Hawthorne, Eck, ICML 2018, arXiv:1803.05428. With the groove head of GrooVAE: Gillick, Roberts,
+Engel, Eck, Bamman, ICML 2019, arXiv:1905.06118.
+
+A bidirectional LSTM reads a window of music and gives the posterior q(z|x) = N(μ, σ²); an LSTM decoder, started from
+z and fed z at every step, writes the window again. For long windows a conductor LSTM first turns z into one embedding
+a segment, and the decoder, restarted in each segment, sees only that embedding.
+
+Shapes: `B` batch, `T` steps, `V` classes, `D` input width, `H` units, `Z` latent size, `K` decoders (tracks),
+`S` segments. Tokens are int32 [B, T] for one track, [B, T, K] for several; grooves are float32 [B, T, 27]: 9 hits
+(0 or 1), 9 velocities (0 to 1), 9 timing offsets (−1 to 1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from zoo.nn.recurrent import LSTM, Carry, Dense
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of one kind of MusicVAE. The defaults are Magenta's `cat-mel_2bar_small`.
+
+    Attributes:
+      steps: T, the window's length in sixteenth notes.
+      head: "categorical" (one softmax a track) or "groove" (hits, velocities, offsets).
+      classes: V of each track; a groove has one "track" of 27 numbers.
+      encoder_view: what the encoder sees: "same" as the target, "roll" (a drum token's bits and a flag for silence),
+        or "hits" (a groove without its velocities and offsets: the model learns to humanise).
+      latent: Z.
+      encoder, decoder: units of each LSTM layer (the encoder's for each direction).
+      segments: S, embeddings that the conductor writes; 1 means a flat decoder and no conductor.
+      free_bits: KL below this costs nothing (Kingma et al. 2016), in bits as in the paper.
+      max_beta, beta_rate: β at step k is (1 − beta_rate^k) · max_beta.
+      sampling: schedule of scheduled sampling (Bengio et al. 2015): "none", or "inverse_sigmoid" with `sampling_rate`.
+      keep: share of each layer's inputs that dropout keeps in training (of z, the same units at every step).
+    """
+
+    steps: int = 32
+    head: str = "categorical"
+    classes: tuple[int, ...] = (90,)
+    encoder_view: str = "same"
+    latent: int = 256
+    encoder: tuple[int, ...] = (512,)
+    decoder: tuple[int, ...] = (256, 256)
+    segments: int = 1
+    free_bits: float = 0.0
+    max_beta: float = 0.2
+    beta_rate: float = 0.99999
+    sampling: str = "inverse_sigmoid"
+    sampling_rate: float = 1000.0
+    keep: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps % self.segments:
+            raise ValueError(f"steps={self.steps} can't be cut into {self.segments} equal segments")
+
+    @classmethod
+    def tiny(cls) -> Config:
+        """A model of a few thousand parameters, for tests."""
+        return cls(steps=8, classes=(12,), latent=6, encoder=(8,), decoder=(8, 8), max_beta=0.01)
+
+    @property
+    def width(self) -> int:
+        """D: numbers that describe one step of the target."""
+        return sum(self.classes)
+
+    @property
+    def encoder_width(self) -> int:
+        return {"same": self.width, "roll": 10, "hits": self.width}[self.encoder_view]
+
+
+# Magenta's published configurations (music_vae/configs.py), by their own names.
+PUBLISHED: dict[str, Config] = {
+    "cat-mel_2bar_small": Config(),
+    "cat-mel_2bar_big": Config(latent=512, encoder=(2048,), decoder=(2048, 2048, 2048), max_beta=0.5),
+    "cat-drums_2bar_small": Config(classes=(512,), encoder_view="roll", free_bits=48, beta_rate=0.0),
+    "cat-drums_2bar_big": Config(
+        classes=(512,), encoder_view="roll", free_bits=48, beta_rate=0.0, latent=512, encoder=(2048,), decoder=(2048,) * 3
+    ),
+    "flat-mel_16bar": Config(
+        steps=256, latent=512, encoder=(2048, 2048), decoder=(2048,) * 3, free_bits=256, beta_rate=0.0, sampling="none"
+    ),
+    "hierdec-mel_16bar": Config(
+        steps=256, latent=512, encoder=(2048, 2048), decoder=(1024, 1024), segments=16, free_bits=256, beta_rate=0.0,
+        sampling="none",
+    ),
+    "hierdec-trio_16bar": Config(
+        steps=256, classes=(90, 90, 512), latent=512, encoder=(2048, 2048), decoder=(1024, 1024), segments=16,
+        free_bits=256, beta_rate=0.0, sampling="none",
+    ),
+    "groovae_2bar_humanize": Config(
+        head="groove", classes=(27,), encoder_view="hits", free_bits=48, beta_rate=0.0, sampling="none", keep=0.3
+    ),
+    "groovae_4bar": Config(
+        steps=64, head="groove", classes=(27,), free_bits=48, beta_rate=0.0, sampling="none", keep=0.3
+    ),
+}  # fmt: skip
+
+
+class Posterior(NamedTuple):
+    """q(z|x), a diagonal Gaussian. `mean`, `scale`: float32 [B, Z]."""
+
+    mean: jax.Array
+    scale: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """z = μ + σ ε, the reparametrisation of eq. 3."""
+        return self.mean + self.scale * jax.random.normal(key, self.mean.shape)
+
+    def kl(self) -> jax.Array:
+        """KL(q(z|x) ‖ N(0, I)) in nats, [B]."""
+        variance = self.scale**2
+        return 0.5 * jnp.sum(self.mean**2 + variance - 1.0 - jnp.log(variance), axis=-1)
+
+
+class Encoder(nnx.Module):
+    """Bidirectional LSTM over the window; the last state of both directions gives μ and σ (section 3.1)."""
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
+        widths = (config.encoder_width, *(2 * units for units in config.encoder))
+        self.forward = nnx.List([LSTM(w, u, rngs=rngs) for w, u in zip(widths, config.encoder, strict=False)])
+        self.backward = nnx.List([LSTM(w, u, rngs=rngs) for w, u in zip(widths, config.encoder, strict=False)])
+        self.mu = Dense(widths[-1], config.latent, rngs=rngs)
+        self.sigma = Dense(widths[-1], config.latent, rngs=rngs)
+
+    def __call__(self, x: jax.Array, drop: Dropout) -> Posterior:
+        """`x`: float32 [T, B, D], time-major."""
+        for forward, backward in zip(self.forward, self.backward, strict=True):
+            x = drop(x)
+            ahead, (_, last_ahead) = forward(forward.project(x))  # [T, B, H]
+            back, (_, last_back) = backward(backward.project(x), reverse=True)
+            x = jnp.concatenate([ahead, back], axis=-1)  # [T, B, 2H]
+        last = jnp.concatenate([last_ahead, last_back], axis=-1)  # [B, 2H]
+        return Posterior(self.mu(last), jax.nn.softplus(self.sigma(last)))
+
+
+class Stack(nnx.Module):
+    """LSTM layers that start from an embedding: state₀ = tanh(W z + b), split into c and h of each layer."""
+
+    def __init__(self, inputs: int, embedding: int, units: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
+        self.initial = Dense(embedding, 2 * sum(units), rngs=rngs)
+        self.cells = nnx.List([LSTM(w, u, rngs=rngs) for w, u in zip((inputs, *units), units, strict=False)])
+
+    def start(self, z: jax.Array) -> tuple[Carry, ...]:
+        """The state of every layer, (c, h) each, from `z` [B, Z]."""
+        sizes = [cell.units for cell in self.cells for _ in ("c", "h")]
+        parts = jnp.split(jnp.tanh(self.initial(z)), [sum(sizes[:k]) for k in range(1, len(sizes))], axis=-1)
+        return tuple(zip(parts[::2], parts[1::2], strict=True))
+
+    def __call__(self, gates: jax.Array, carries: tuple[Carry, ...], drop: Dropout) -> jax.Array:
+        """All steps: the first layer's input gates [T, B, 4H] → the last layer's h [T, B, H]."""
+        for k, (cell, carry) in enumerate(zip(self.cells, carries, strict=True)):
+            hidden, _ = cell(gates if k == 0 else cell.project(drop(hidden)), carry)
+        return hidden
+
+    def step(self, carries: tuple[Carry, ...], gates: jax.Array) -> tuple[tuple[Carry, ...], jax.Array]:
+        """One step: the first layer's input gates [B, 4H] → (new state, the last layer's h [B, H])."""
+        new = []
+        for k, (cell, carry) in enumerate(zip(self.cells, carries, strict=True)):
+            new.append(cell.step(carry, gates if k == 0 else cell.project(hidden)))
+            hidden = new[-1][1]
+        return tuple(new), hidden
+
+
+class Decoder(Stack):
+    """p(x|z): an autoregressive LSTM whose input at every step is [previous output, z] (section 3.2)."""
+
+    def __init__(self, width: int, embedding: int, units: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
+        super().__init__(width + embedding, embedding, units, rngs=rngs)
+        self.output = Dense(units[-1], width, rngs=rngs)
+        self.width = width
+
+    def condition(self, z: jax.Array) -> jax.Array:
+        """z's share of the first layer's gates, the same at every step: [B, 4H]."""
+        return self.cells[0].project(z, offset=self.width)
+
+    def previous(self, x: jax.Array) -> jax.Array:
+        """The previous output's share of the gates, [..., 4H]: int tokens [...] (V means none) or floats [..., D]."""
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            return self.cells[0].kernel[: self.width].at[x].get(mode="fill", fill_value=0.0)
+        return self.cells[0].project(x)
+
+
+class MusicVAE(nnx.Module):
+    """The whole model. With `config.segments` above 1 a conductor stands before the decoders."""
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.encoder = Encoder(config, rngs=rngs)
+        embedding = config.latent
+        if config.segments > 1:
+            # The conductor has no input: Magenta feeds a single zero, so its kernel has one row that is never used.
+            self.conductor = Stack(1, config.latent, config.decoder, rngs=rngs)
+            embedding = config.decoder[-1]
+        self.decoders = nnx.List([Decoder(v, embedding, config.decoder, rngs=rngs) for v in config.classes])
+
+    def posterior(self, x: jax.Array, drop: Dropout | None = None) -> Posterior:
+        """q(z|x) of windows `x`."""
+        return self.encoder(encoder_view(self.config, x).swapaxes(0, 1), drop or Dropout())
+
+    def embeddings(self, z: jax.Array, drop: Dropout | None = None) -> jax.Array:
+        """z [B, Z] → what each segment's decoder is conditioned on, [S, B, E]; S = 1 and E = Z for a flat model."""
+        if self.config.segments == 1:
+            return z[None]
+        units = self.conductor.cells[0].units
+        silence = jnp.zeros((self.config.segments, z.shape[0], 4 * units))
+        return self.conductor(silence, self.conductor.start(z), drop or Dropout())
+
+    def logits(self, z: jax.Array, previous: jax.Array, drop: Dropout | None = None) -> list[jax.Array]:
+        """Teacher forcing: `previous` holds each step's previous output (see `shift`). [B, T, V] for each track.
+
+        All segments are decoded at once, as one batch of S·B: none needs the state of the one before.
+        """
+        drop = drop or Dropout()
+        embedding = self.embeddings(z, drop)  # [S, B, E]
+        segments = embedding.shape[0]
+        embedding = embedding.reshape(-1, embedding.shape[-1])  # [S·B, E]
+        outputs = []
+        for decoder, x in zip(self.decoders, tracks(self.config, previous), strict=True):
+            x = drop(into_segments(dense(x, decoder.width), segments))  # [T/S, S·B, V]
+            gates = decoder.previous(x) + decoder.condition(drop(embedding))
+            hidden = decoder(gates, decoder.start(embedding), drop)  # [T/S, S·B, H]
+            outputs.append(from_segments(decoder.output(hidden), segments))
+        return outputs
+
+
+# --- the window, as the networks see it -------------------------------------------------------------------------------
+
+
+class Dropout:
+    """Dropout with a fresh key at each call; without a key it does nothing."""
+
+    def __init__(self, keep: float = 1.0, key: jax.Array | None = None) -> None:
+        self.keep, self.key = keep, key
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.key is None or self.keep >= 1.0:
+            return x
+        self.key, key = jax.random.split(self.key)
+        return jnp.where(jax.random.bernoulli(key, self.keep, x.shape), x / self.keep, 0.0)
+
+
+def dense(x: jax.Array, width: int) -> jax.Array:
+    """Tokens int [...] → one-hot float32 [..., width]; a token out of range is all zeros. Floats pass."""
+    return jax.nn.one_hot(x, width) if jnp.issubdtype(x.dtype, jnp.integer) else x
+
+
+def tracks(config: Config, x: jax.Array) -> list[jax.Array]:
+    """The window of each decoder: [B, T] tokens, or [B, T, 27] for a groove."""
+    several = config.head == "categorical" and len(config.classes) > 1
+    return [x[..., k] for k in range(len(config.classes))] if several else [x]
+
+
+def stack(config: Config, parts: list[jax.Array]) -> jax.Array:
+    """The inverse of `tracks`."""
+    return jnp.stack(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def encoder_view(config: Config, x: jax.Array) -> jax.Array:
+    """What the encoder reads, float32 [B, T, D]; see `Config.encoder_view`."""
+    if config.encoder_view == "roll":  # [B, T] → 9 bits, and 1 where nothing is struck
+        bits = (x[..., None] >> jnp.arange(9)) & 1
+        return jnp.concatenate([bits, (x == 0)[..., None]], axis=-1).astype(jnp.float32)
+    if config.encoder_view == "hits":
+        return x * (jnp.arange(x.shape[-1]) < x.shape[-1] // 3)
+    return jnp.concatenate([dense(t, v) for t, v in zip(tracks(config, x), config.classes, strict=True)], axis=-1)
+
+
+def nothing(config: Config, batch: int) -> jax.Array:
+    """The output before the first, [B], [B, K] or [B, 27]: all zeros, which for a token is the class V that isn't."""
+    if config.head == "groove":
+        return jnp.zeros((batch, config.width))
+    empty = jnp.broadcast_to(jnp.array(config.classes, jnp.int32), (batch, len(config.classes)))
+    return empty if len(config.classes) > 1 else empty[:, 0]
+
+
+def shift(config: Config, x: jax.Array) -> jax.Array:
+    """Each step's previous output: `x` delayed by one, starting from nothing."""
+    return jnp.concatenate([nothing(config, x.shape[0])[:, None], x[:, :-1]], axis=1)
+
+
+def into_segments(x: jax.Array, segments: int) -> jax.Array:
+    """[B, T, ...] → time-major segments side by side, [T/S, S·B, ...]."""
+    batch, steps, *rest = x.shape
+    x = jnp.moveaxis(x.reshape(batch, segments, steps // segments, *rest), (2, 1), (0, 1))
+    return x.reshape(steps // segments, segments * batch, *rest)
+
+
+def from_segments(x: jax.Array, segments: int) -> jax.Array:
+    """The inverse of `into_segments`: [T/S, S·B, ...] → [B, T, ...]."""
+    length, flat, *rest = x.shape
+    x = jnp.moveaxis(x.reshape(length, segments, flat // segments, *rest), (0, 1), (2, 1))
+    return x.reshape(flat // segments, segments * length, *rest)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def negative_log_likelihood(config: Config, x: jax.Array, logits: list[jax.Array]) -> jax.Array:
+    """−log p(x|z) of each window, in nats, summed over steps and tracks: [B].
+
+    For a groove: cross-entropy of the hits, squared error of velocities and offsets (GrooVAE, section 4.1).
+    """
+    if config.head == "groove":
+        hits, velocities, offsets = jnp.split(logits[0], 3, axis=-1)
+        target_hits, target_velocities, target_offsets = jnp.split(x, 3, axis=-1)
+        error = jax.nn.softplus(hits) - hits * target_hits
+        error += (jax.nn.sigmoid(velocities) - target_velocities) ** 2
+        error += (jnp.tanh(offsets) - target_offsets) ** 2
+        return jnp.sum(error, axis=(1, 2))
+    losses = [
+        jax.nn.logsumexp(l, axis=-1) - jnp.take_along_axis(l, t[..., None], axis=-1)[..., 0]
+        for l, t in zip(logits, tracks(config, x), strict=True)
+    ]
+    return jnp.sum(sum(losses), axis=1)
+
+
+def accuracy(config: Config, x: jax.Array, predicted: jax.Array) -> jax.Array:
+    """Share of steps (of hits, for a groove) predicted right."""
+    if config.head == "groove":
+        x, predicted = x[..., :9], predicted[..., :9]
+    return jnp.mean((x == predicted).astype(jnp.float32))
+
+
+def predict(config: Config, logits: jax.Array, noise: jax.Array | float = 0.0) -> jax.Array:
+    """One track's output from its logits [..., V]: the likeliest one, or a draw at temperature τ if `noise` is τ times
+    Gumbel noise (for a softmax) or τ times logistic noise (for a groove's hits, [..., V / 3])."""
+    if config.head == "groove":
+        hits, velocities, offsets = jnp.split(logits, 3, axis=-1)
+        hits = (hits + noise > 0).astype(jnp.float32)
+        return jnp.concatenate([hits, jax.nn.sigmoid(velocities), jnp.tanh(offsets)], axis=-1)
+    return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
+
+
+def sampling_probability(config: Config, step: jax.Array) -> jax.Array:
+    """How often scheduled sampling feeds the model its own output: 1 − k / (k + exp(step / k))."""
+    if config.sampling == "none":
+        return jnp.zeros(())
+    k = config.sampling_rate
+    return 1.0 - k / (k + jnp.exp(step / k))
+
+
+def loss(
+    model: MusicVAE, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The negative ELBO with β and free bits (eq. 4 and section 4.1), averaged over the batch, in nats a window."""
+    config, x = model.config, batch["x"]
+    latent_key, dropout_key, sampling_key = jax.random.split(key, 3)
+    drop = Dropout(config.keep, dropout_key)
+    posterior = model.posterior(x, drop)
+    z = posterior.sample(latent_key)
+    previous = shift(config, x)
+    if config.sampling != "none":
+        previous = own_outputs(model, z, previous, sampling_probability(config, step), sampling_key)
+    logits = model.logits(z, previous, drop)
+    nll = negative_log_likelihood(config, x, logits)
+    kl = posterior.kl()
+    beta = config.max_beta * (1.0 - jnp.power(config.beta_rate, step.astype(jnp.float32)))
+    total = jnp.mean(nll + beta * jnp.maximum(kl - config.free_bits * math.log(2), 0.0))
+    return total, {
+        "nll": jnp.mean(nll),
+        "kl": jnp.mean(kl),
+        "beta": beta,
+        "accuracy": accuracy(config, x, stack(config, [predict(config, l) for l in logits])),
+    }
+
+
+def own_outputs(
+    model: MusicVAE, z: jax.Array, previous: jax.Array, probability: jax.Array, key: jax.Array
+) -> jax.Array:
+    """Scheduled sampling: `previous` with a share of it replaced by the model's own draws.
+
+    The draws carry no gradient, so they are made in a first pass without one, and the second is teacher forcing as
+    ever. Each segment starts from the truth.
+    """
+    graph, state = nnx.split(model)
+    model = nnx.merge(graph, jax.lax.stop_gradient(state))
+    embedding = model.embeddings(jax.lax.stop_gradient(z))
+    segments = embedding.shape[0]
+    truth = into_segments(previous, segments)  # [T/S, S·B, ...]
+    embedding = embedding.reshape(-1, embedding.shape[-1])
+    drawn = rollout(model, embedding, truth[0], truth.shape[0], key, jnp.ones(()), (truth, probability))
+    return from_segments(jnp.concatenate([truth[:1], drawn[:-1]]), segments)
+
+
+# --- inference --------------------------------------------------------------------------------------------------------
+
+
+def rollout(
+    model: MusicVAE,
+    embedding: jax.Array,
+    first: jax.Array,
+    steps: int,
+    key: jax.Array,
+    temperature: jax.Array,
+    mixing: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """Autoregressive decoding of one segment: `embedding` [N, E], `first` the output before it [N, ...] → [T, N, ...].
+
+    With `mixing`, a pair of (truth [T, N, ...], probability), a step's input is its own output only with that
+    probability and the truth otherwise.
+    """
+    config = model.config
+    outputs = []
+    for k, decoder in enumerate(model.decoders):
+        key, noise_key, choice_key = jax.random.split(key, 3)
+        shape = (steps, embedding.shape[0])
+        if config.head == "groove":
+            noise = temperature * jax.random.logistic(noise_key, (*shape, decoder.width // 3))
+        else:
+            noise = temperature * jax.random.gumbel(noise_key, (*shape, decoder.width))
+        condition = decoder.condition(embedding)
+        forced = (jnp.zeros(shape), jnp.zeros(shape, bool))
+        if mixing is not None:
+            following = jnp.roll(tracks(config, mixing[0])[k], -1, axis=0)
+            forced = (following, jax.random.uniform(choice_key, shape) >= mixing[1])
+
+        def step(carry, x, decoder=decoder, condition=condition):  # type: ignore[no-untyped-def]
+            state, previous = carry
+            noise, (truth, force) = x
+            state, hidden = decoder.step(state, decoder.previous(previous) + condition)
+            output = predict(config, decoder.output(hidden), noise)
+            if mixing is not None:
+                output = jnp.where(force.reshape(force.shape + (1,) * (output.ndim - 1)), truth, output)
+            return (state, output), output
+
+        start = (decoder.start(embedding), tracks(config, first)[k])
+        outputs.append(jax.lax.scan(step, start, (noise, forced))[1])
+    return stack(config, outputs)
+
+
+def decode(model: MusicVAE, z: jax.Array, key: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Windows drawn from p(x|z): `z` float32 [B, Z] → tokens int32 [B, T] or [B, T, K], or grooves [B, T, 27].
+
+    `temperature` divides the logits; at 0 every step takes its likeliest output. One compiled loop: each segment's
+    first input is the last output of the segment before.
+    """
+    config = model.config
+    length = config.steps // config.segments
+
+    def segment(last: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        embedding, key = at
+        out = rollout(model, embedding, last, length, key, temperature)  # [T/S, B, ...]
+        return out[-1], out
+
+    keys = jax.random.split(key, config.segments)
+    _, out = jax.lax.scan(segment, nothing(config, z.shape[0]), (model.embeddings(z), keys))  # [S, T/S, B, ...]
+    return jnp.moveaxis(out.reshape(config.steps, *out.shape[2:]), 0, 1)
+
+
+def encode(model: MusicVAE, x: jax.Array) -> Posterior:
+    """q(z|x): windows → mean and scale, float32 [B, Z] each."""
+    return model.posterior(x)
+
+
+def sample(model: MusicVAE, batch: int, key: jax.Array, temperature: jax.Array) -> jax.Array:
+    """`batch` windows from z ~ N(0, I); shapes as in `decode`."""
+    z_key, key = jax.random.split(key)
+    return decode(model, jax.random.normal(z_key, (batch, model.config.latent)), key, temperature)
