@@ -1,0 +1,194 @@
+"""Standard MIDI files ⇄ `Score`, through symusic: a thousand files a second.
+
+symusic trusts its input: bytes that break the format's rules crash the process. `_canonical` therefore walks every
+event first (a regular expression takes the channel events, so it costs little) and hands on only what is well formed.
+
+The notes equal those of note_seq's `midi_to_note_sequence` (pretty_midi's rules), also where symusic itself differs:
+
+- A note-off closes every open note of its channel and pitch; symusic pairs first in, first out. `_pair` undoes it.
+- A note that would last no time, or that is never closed, is left out.
+
+They still differ in two ways, on purpose: tempo and metre count in every track, not only in the first one; and a
+programme change in the middle of a note leaves that note its old programme.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import InputError
+from zoo.music.score import Bools, Floats, Ints, Score
+
+TICKS_PER_QUARTER = 480  # of the files we write
+_MAX_TICK = 10_000_000  # pretty_midi's bound: beyond it a file is corrupt
+
+_DELTA = rb"[\x80-\xff]{0,3}[\x00-\x7f]"  # a variable-length quantity, at most four bytes
+_DATA = rb"[\x00-\x7f]"
+_TWO = rb"[\x80-\xbf\xe0-\xef]"  # status bytes followed by two data bytes
+_ONE = rb"[\xc0-\xdf]"
+_RUNNING_TWO = re.compile(rb"(?:%b%b{2})*+" % (_DELTA, _DATA))
+_RUNNING_ONE = re.compile(rb"(?:%b%b)*+" % (_DELTA, _DATA))
+_CHANNEL_EVENTS = re.compile(
+    rb"(?:%b(?:%b%b{2}%b|%b%b%b))*+" % (_DELTA, _TWO, _DATA, _RUNNING_TWO.pattern, _ONE, _DATA, _RUNNING_ONE.pattern)
+)
+_STATUS = re.compile(rb"%b(?:(%b)%b{2}%b|%b%b%b)" % (_DELTA, _TWO, _DATA, _RUNNING_TWO.pattern, _ONE, _DATA, _RUNNING_ONE.pattern))
+_SYSTEM_EVENT = re.compile(rb"%b(\xf0|\xf7|\xff%b)(%b)" % (_DELTA, _DATA, _DELTA))
+_END_OF_TRACK = b"\xff\x2f"
+_META_LENGTHS = {_END_OF_TRACK: 0, b"\xff\x51": 3, b"\xff\x58": 4, b"\xff\x59": 2}
+
+# Appended to each track: after a very long time, a note-off for every channel and pitch. symusic forgets notes that
+# are never closed, but `_pair` must see them: an earlier note-off may have closed them.
+_LATE = 1 << 27
+_CLOSE_ALL = b"\xc0\x80\x80\x00" + b"\x00".join(
+    bytes([0x80 | channel, 0, 0]) + b"".join(bytes([0, pitch, 0]) for pitch in range(1, 128)) for channel in range(16)
+)
+
+
+def read_midi(data: bytes, source: str = "MIDI data") -> Score:
+    """The notes, tempo and metre of a Standard MIDI File of any type. `source` names it in messages.
+
+    Raises:
+      InputError: not MIDI, truncated, corrupt, or timed in SMPTE frames, which have no quarter notes.
+    """
+    import symusic
+
+    try:
+        midi: Any = symusic.Score.from_midi(_canonical(data, source))
+        tracks = [(track, track.notes.numpy(), track.name) for track in midi.tracks]
+    except (ValueError, RuntimeError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: corrupt MIDI ({error}); export it again") from None
+    columns = []
+    for index, (track, notes, _) in enumerate(tracks):
+        kept, end = _pair(notes["time"], notes["time"] + notes["duration"], notes["pitch"].astype(np.int32))
+        count = int(kept.sum())
+        program, is_drum = np.full(count, track.program), np.full(count, track.is_drum)
+        start, pitch, velocity = (notes[name][kept] for name in ("time", "pitch", "velocity"))
+        columns.append((start, end, pitch, velocity, np.full(count, index), program, is_drum))
+    start, end, *rest = (np.concatenate(column) for column in zip(*columns, strict=True)) if columns else [()] * 7
+    if len(start) and (min(start) < 0 or max(end) > _MAX_TICK):
+        raise InputError(f"{source}: corrupt MIDI (a note at tick {max(end)}); export it again")
+    tempos = [(tempo.time, 6e7 / tempo.mspq) for tempo in midi.tempos if tempo.mspq > 0]
+    meters = [(m.time, m.numerator, m.denominator) for m in midi.time_signatures if m.numerator > 0]
+    tpq = midi.ticks_per_quarter
+    return Score.of(
+        np.asarray(start) / tpq,
+        np.asarray(end) / tpq,
+        *rest,
+        tempos=_changes(tempos, tpq, 2),
+        meters=_changes(meters, tpq, 3),
+        track_names=tuple(name for _, _, name in tracks),
+        source=source,
+    )
+
+
+def midi_bytes(score: Score) -> bytes:
+    """`score` as a Standard MIDI File of type 1, 480 ticks to the quarter; a track per part."""
+    import symusic
+
+    def ticks(quarters: Any) -> Any:
+        return np.round(np.asarray(quarters) * TICKS_PER_QUARTER).astype(np.int32)
+
+    midi = symusic.Score(TICKS_PER_QUARTER)
+    for at, qpm in score.tempos if len(score.tempos) else [(0.0, 120.0)]:
+        midi.tempos.append(symusic.Tempo(int(ticks(at)), qpm))
+    for at, numerator, denominator in score.meters:
+        midi.time_signatures.append(symusic.TimeSignature(int(ticks(at)), int(numerator), int(denominator)))
+    start, end = ticks(score.start), ticks(score.end)
+    parts = np.stack([score.track, score.program, score.is_drum.astype(np.int32)], axis=1)
+    for part in np.unique(parts, axis=0):
+        mine = (parts == part).all(axis=1)
+        index, program, is_drum = (int(x) for x in part)
+        name = score.track_names[index] if index < len(score.track_names) else ""
+        track = symusic.Track(name, program, bool(is_drum))
+        duration = np.maximum(end[mine] - start[mine], 1)
+        track.notes = symusic.Note.from_numpy(
+            start[mine], duration, score.pitch[mine].astype(np.int8), score.velocity[mine].astype(np.int8)
+        )
+        midi.tracks.append(track)
+    return bytes(midi.dumps_midi())
+
+
+def _pair(start: Ints, end: Ints, pitch: Ints) -> tuple[Bools, Ints]:
+    """Which of a track's notes are kept (bool [N]) and the ends of those: the first note-off after their onset."""
+    key = pitch.astype(np.int64) << 32
+    offs = np.unique((key + end)[end < _LATE])
+    if not len(offs):
+        return np.zeros(len(start), np.bool_), end[:0]
+    after = np.searchsorted(offs, key + start, side="right")
+    off = offs[np.minimum(after, len(offs) - 1)]
+    kept = (after < len(offs)) & (off >> 32 == pitch) & (end > start)
+    return kept, (off & 0xFFFFFFFF).astype(np.int32)[kept]
+
+
+def _changes(rows: list[tuple[float, ...]], tpq: int, width: int) -> Floats:
+    """Rows of (tick, values…) as a table with quarters first; the last at each tick holds, repetitions are dropped."""
+    table: list[tuple[float, ...]] = []
+    for tick, *values in [(row[0], *row[1:]) for row in dict((row[0], row) for row in rows).values()]:
+        if not table or table[-1][1:] != tuple(values):
+            table.append((tick / tpq, *values))
+    return np.array(table, np.float64).reshape(-1, width)
+
+
+def _canonical(data: bytes, source: str) -> bytes:
+    """The file rebuilt from its well-formed tracks, each closed by `_CLOSE_ALL`."""
+    if data[:4] != b"MThd":
+        raise InputError(f"{source}: not a MIDI file (it doesn't start with MThd)")
+    if len(data) < 14:
+        raise InputError(f"{source}: truncated MIDI (the header is cut); copy or download it again")
+    length, kind, count, division = struct.unpack(">IHHH", data[4:14])
+    if division & 0x8000:
+        raise InputError(f"{source}: timed in SMPTE frames; export it again with ticks per quarter note")
+    if length < 6 or kind > 2 or division == 0:
+        raise InputError(f"{source}: corrupt MIDI header; export it again")
+    tracks, at = [], 8 + length
+    while len(tracks) < count:
+        if at + 8 > len(data):
+            raise InputError(f"{source}: truncated MIDI ({len(tracks)} of {count} tracks); copy or download it again")
+        name, size = struct.unpack(">4sI", data[at : at + 8])
+        at, end = at + 8, at + 8 + size
+        if name == b"MTrk":
+            if end > len(data):
+                raise InputError(f"{source}: truncated MIDI (track {len(tracks)} is cut); copy or download it again")
+            tracks.append(data[at : _events_end(data, at, end, source)])
+        at = end
+    bodies = [track + _CLOSE_ALL + b"\x00" + _END_OF_TRACK + b"\x00" for track in tracks]
+    header = struct.pack(">4sIHHH", b"MThd", 6, 1, len(tracks), division)
+    return header + b"".join(struct.pack(">4sI", b"MTrk", len(body)) + body for body in bodies)
+
+
+def _events_end(data: bytes, at: int, end: int, source: str) -> int:
+    """Where a track's last event before its end-of-track ends; every event up to there is well formed."""
+    channel_events = None
+    while at < end:
+        begin, at = at, _end(_CHANNEL_EVENTS, data, at, end)
+        if at > begin:
+            channel_events = begin, at
+        if at == end:
+            break
+        system = _SYSTEM_EVENT.match(data, at, end)
+        if system:
+            size = 0
+            for byte in system[2]:
+                size = size << 7 | byte & 0x7F
+            if system[1] == _END_OF_TRACK:
+                return at
+            if system.end() + size > end or _META_LENGTHS.get(system[1], size) != size:
+                raise InputError(f"{source}: corrupt MIDI (bad length at byte {at}); export it again")
+            at = system.end() + size
+        else:
+            begin = at
+            if channel_events:  # running status goes on after a meta event, as many programs have it
+                *_, last = _STATUS.finditer(data, *channel_events)
+                at = _end(_RUNNING_TWO if last[1] else _RUNNING_ONE, data, at, end)
+            if at == begin:
+                raise InputError(f"{source}: corrupt MIDI (no valid event at byte {at}); export it again")
+    return at
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, at: int, end: int) -> int:
+    match = pattern.match(data, at, end)
+    return match.end() if match else at
