@@ -44,7 +44,9 @@ def read_kern(text: str, source: str = "kern data") -> Score:
         if not spines:
             spines = _opened(tokens, source)
         elif len(tokens) != len(spines):
-            raise InputError(f"{source}: line {number} has {len(tokens)} columns instead of {len(spines)}; mend the file")
+            raise InputError(
+                f"{source}: line {number} has {len(tokens)} columns instead of {len(spines)}; mend the file"
+            )
         elif line.startswith("="):
             measures.bar_line(now)
         elif line.startswith("*"):

@@ -35,7 +35,9 @@ _RUNNING_ONE = re.compile(rb"(?:%b%b)*+" % (_DELTA, _DATA))
 _CHANNEL_EVENTS = re.compile(
     rb"(?:%b(?:%b%b{2}%b|%b%b%b))*+" % (_DELTA, _TWO, _DATA, _RUNNING_TWO.pattern, _ONE, _DATA, _RUNNING_ONE.pattern)
 )
-_STATUS = re.compile(rb"%b(?:(%b)%b{2}%b|%b%b%b)" % (_DELTA, _TWO, _DATA, _RUNNING_TWO.pattern, _ONE, _DATA, _RUNNING_ONE.pattern))
+_STATUS = re.compile(
+    rb"%b(?:(%b)%b{2}%b|%b%b%b)" % (_DELTA, _TWO, _DATA, _RUNNING_TWO.pattern, _ONE, _DATA, _RUNNING_ONE.pattern)
+)
 _SYSTEM_EVENT = re.compile(rb"%b(\xf0|\xf7|\xff%b)(%b)" % (_DELTA, _DATA, _DELTA))
 _END_OF_TRACK = b"\xff\x2f"
 _META_LENGTHS = {_END_OF_TRACK: 0, b"\xff\x51": 3, b"\xff\x58": 4, b"\xff\x59": 2}
