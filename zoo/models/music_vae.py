@@ -136,8 +136,9 @@ class Encoder(nnx.Module):
         """`x`: float32 [T, B, D], time-major."""
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = drop(x)
-            ahead, (_, last_ahead) = forward(forward.project(x))  # [T, B, H]
-            back, (_, last_back) = backward(backward.project(x), reverse=True)
+            zeros = forward.zeros(x.shape[1])
+            ahead, (_, last_ahead) = forward(x, forward.constant_gates(), zeros)  # [T, B, H]
+            back, (_, last_back) = backward(x, backward.constant_gates(), zeros, reverse=True)
             x = jnp.concatenate([ahead, back], axis=-1)  # [T, B, 2H]
         last = jnp.concatenate([last_ahead, last_back], axis=-1)  # [B, 2H]
         return Posterior(self.mu(last), jax.nn.softplus(self.sigma(last)))
@@ -146,9 +147,12 @@ class Encoder(nnx.Module):
 class Stack(nnx.Module):
     """LSTM layers that start from an embedding: state₀ = tanh(W z + b), split into c and h of each layer."""
 
-    def __init__(self, inputs: int, embedding: int, units: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, inputs: int, embedding: int, units: tuple[int, ...], *, constant: int = 0, rngs: nnx.Rngs
+    ) -> None:
         self.initial = Dense(embedding, 2 * sum(units), rngs=rngs)
-        self.cells = nnx.List([LSTM(w, u, rngs=rngs) for w, u in zip((inputs, *units), units, strict=False)])
+        first = LSTM(inputs + constant, units[0], constant=constant, rngs=rngs)
+        self.cells = nnx.List([first, *(LSTM(w, u, rngs=rngs) for w, u in zip(units, units[1:], strict=False))])
 
     def start(self, z: jax.Array) -> tuple[Carry, ...]:
         """The state of every layer, (c, h) each, from `z` [B, Z]."""
@@ -156,38 +160,36 @@ class Stack(nnx.Module):
         parts = jnp.split(jnp.tanh(self.initial(z)), [sum(sizes[:k]) for k in range(1, len(sizes))], axis=-1)
         return tuple(zip(parts[::2], parts[1::2], strict=True))
 
-    def __call__(self, gates: jax.Array, carries: tuple[Carry, ...], drop: Dropout) -> jax.Array:
-        """All steps: the first layer's input gates [T, B, 4H] → the last layer's h [T, B, H]."""
-        for k, (cell, carry) in enumerate(zip(self.cells, carries, strict=True)):
-            hidden, _ = cell(gates if k == 0 else cell.project(drop(hidden)), carry)
-        return hidden
+    def gates(self, z: jax.Array | None = None) -> tuple[jax.Array, ...]:
+        """What each layer adds to its gates at every step; `z` [B, constant] are the first one's constant inputs."""
+        return (self.cells[0].constant_gates(z), *(cell.constant_gates() for cell in list(self.cells)[1:]))
 
-    def step(self, carries: tuple[Carry, ...], gates: jax.Array) -> tuple[tuple[Carry, ...], jax.Array]:
-        """One step: the first layer's input gates [B, 4H] → (new state, the last layer's h [B, H])."""
+    def __call__(
+        self, x: jax.Array, gates: tuple[jax.Array, ...], carries: tuple[Carry, ...], drop: Dropout
+    ) -> jax.Array:
+        """All steps, `x` [T, B, X] → the last layer's h [T, B, H]."""
+        for cell, constant, carry in zip(self.cells, gates, carries, strict=True):
+            x, _ = cell(drop(x), constant, carry)
+        return x
+
+    def step(
+        self, x: jax.Array, gates: tuple[jax.Array, ...], carries: tuple[Carry, ...]
+    ) -> tuple[jax.Array, tuple[Carry, ...]]:
+        """One step, `x` tokens [B] or floats [B, X] → (the last layer's h [B, H], new state)."""
         new = []
-        for k, (cell, carry) in enumerate(zip(self.cells, carries, strict=True)):
-            new.append(cell.step(carry, gates if k == 0 else cell.project(hidden)))
-            hidden = new[-1][1]
-        return tuple(new), hidden
+        for cell, constant, carry in zip(self.cells, gates, carries, strict=True):
+            new.append(cell.step(x, constant, carry))
+            x = new[-1][1]
+        return x, tuple(new)
 
 
 class Decoder(Stack):
     """p(x|z): an autoregressive LSTM whose input at every step is [previous output, z] (section 3.2)."""
 
     def __init__(self, width: int, embedding: int, units: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
-        super().__init__(width + embedding, embedding, units, rngs=rngs)
+        super().__init__(width, embedding, units, constant=embedding, rngs=rngs)
         self.output = Dense(units[-1], width, rngs=rngs)
         self.width = width
-
-    def condition(self, z: jax.Array) -> jax.Array:
-        """z's share of the first layer's gates, the same at every step: [B, 4H]."""
-        return self.cells[0].project(z, offset=self.width)
-
-    def previous(self, x: jax.Array) -> jax.Array:
-        """The previous output's share of the gates, [..., 4H]: int tokens [...] (V means none) or floats [..., D]."""
-        if jnp.issubdtype(x.dtype, jnp.integer):
-            return self.cells[0].kernel[: self.width].at[x].get(mode="fill", fill_value=0.0)
-        return self.cells[0].project(x)
 
 
 class MusicVAE(nnx.Module):
@@ -211,9 +213,8 @@ class MusicVAE(nnx.Module):
         """z [B, Z] → what each segment's decoder is conditioned on, [S, B, E]; S = 1 and E = Z for a flat model."""
         if self.config.segments == 1:
             return z[None]
-        units = self.conductor.cells[0].units
-        silence = jnp.zeros((self.config.segments, z.shape[0], 4 * units))
-        return self.conductor(silence, self.conductor.start(z), drop or Dropout())
+        silence = jnp.zeros((self.config.segments, z.shape[0], 1))
+        return self.conductor(silence, self.conductor.gates(), self.conductor.start(z), drop or Dropout())
 
     def logits(self, z: jax.Array, previous: jax.Array, drop: Dropout | None = None) -> list[jax.Array]:
         """Teacher forcing: `previous` holds each step's previous output (see `shift`). [B, T, V] for each track.
@@ -226,9 +227,8 @@ class MusicVAE(nnx.Module):
         embedding = embedding.reshape(-1, embedding.shape[-1])  # [S·B, E]
         outputs = []
         for decoder, x in zip(self.decoders, tracks(self.config, previous), strict=True):
-            x = drop(into_segments(dense(x, decoder.width), segments))  # [T/S, S·B, V]
-            gates = decoder.previous(x) + decoder.condition(drop(embedding))
-            hidden = decoder(gates, decoder.start(embedding), drop)  # [T/S, S·B, H]
+            x = into_segments(dense(x, decoder.width), segments)  # [T/S, S·B, V]
+            hidden = decoder(x, decoder.gates(drop(embedding)), decoder.start(embedding), drop)  # [T/S, S·B, H]
             outputs.append(from_segments(decoder.output(hidden), segments))
         return outputs
 
@@ -418,16 +418,16 @@ def rollout(
             noise = temperature * jax.random.logistic(noise_key, (*shape, decoder.width // 3))
         else:
             noise = temperature * jax.random.gumbel(noise_key, (*shape, decoder.width))
-        condition = decoder.condition(embedding)
+        gates = decoder.gates(embedding)
         forced = (jnp.zeros(shape), jnp.zeros(shape, bool))
         if mixing is not None:
             following = jnp.roll(tracks(config, mixing[0])[k], -1, axis=0)
             forced = (following, jax.random.uniform(choice_key, shape) >= mixing[1])
 
-        def step(carry, x, decoder=decoder, condition=condition):  # type: ignore[no-untyped-def]
+        def step(carry, x, decoder=decoder, gates=gates):  # type: ignore[no-untyped-def]
             state, previous = carry
             noise, (truth, force) = x
-            state, hidden = decoder.step(state, decoder.previous(previous) + condition)
+            hidden, state = decoder.step(previous, gates, state)
             output = predict(config, decoder.output(hidden), noise)
             if mixing is not None:
                 output = jnp.where(force.reshape(force.shape + (1,) * (output.ndim - 1)), truth, output)

@@ -13,6 +13,7 @@ the whole kernel gradient at every step.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,31 +34,45 @@ class Dense(nnx.Module):
 
 
 class LSTM(nnx.Module):
-    """One LSTM layer. `kernel` [X + H, 4H], `bias` [4H], float32."""
+    """One LSTM layer. `kernel` [X + H, 4H], `bias` [4H], float32.
 
-    def __init__(self, inputs: int, units: int, *, rngs: nnx.Rngs) -> None:
+    Of its X inputs the last `constant` may be the same at every step (a latent vector, say): their share of the gates
+    is then worked out once, by `constant_gates`.
+    """
+
+    def __init__(self, inputs: int, units: int, *, constant: int = 0, rngs: nnx.Rngs) -> None:
         self.units = units
+        self.varying = inputs - constant
         self.kernel = nnx.Param(jax.nn.initializers.glorot_uniform()(rngs.params(), (inputs + units, 4 * units)))
         self.bias = nnx.Param(jnp.zeros(4 * units))
 
-    def project(self, x: jax.Array, offset: int = 0) -> jax.Array:
-        """The share of the gates that inputs alone decide: `x` [..., X'] times rows `offset : offset + X'`. [..., 4H]."""
-        return x @ self.kernel[offset : offset + x.shape[-1]]
+    def constant_gates(self, z: jax.Array | None = None) -> jax.Array:
+        """The bias, and with it the share of constant inputs `z` [B, constant]: [4H] or [B, 4H]."""
+        if z is None:
+            return self.bias[...]
+        return z @ self.kernel[self.varying : -self.units] + self.bias[...]
 
-    def recurrent_kernel(self) -> jax.Array:
-        return self.kernel[-self.units :]  # [H, 4H]
+    def __call__(self, x: jax.Array, gates: jax.Array, carry: Carry, reverse: bool = False) -> tuple[jax.Array, Carry]:
+        """The whole sequence, time-major: `x` [T, B, X], `gates` from `constant_gates`.
 
-    def step(self, carry: Carry, gates: jax.Array) -> Carry:
-        """One step from the input's share of the gates [B, 4H] (see `project`)."""
-        c, h = carry
-        c, h, _ = _cell(gates + h @ self.recurrent_kernel() + self.bias[...], c)
-        return c, h
-
-    def __call__(self, gates: jax.Array, carry: Carry | None = None, reverse: bool = False) -> tuple[jax.Array, Carry]:
-        """The whole sequence from `gates` [T, B, 4H], time-major. Returns (h at every step [T, B, H], last carry)."""
-        c, h = carry if carry is not None else self.zeros(gates.shape[1])
-        hidden, c, h = _scan(gates + self.bias[...], self.recurrent_kernel(), c, h, reverse)
+        Returns h at every step [T, B, H], and the last carry.
+        """
+        kernel = jnp.concatenate([self.kernel[: self.varying], self.kernel[-self.units :]])
+        gates = jnp.broadcast_to(gates, (x.shape[1], 4 * self.units))
+        hidden, c, h = _scan(x, kernel, gates, *carry, reverse)
         return hidden, (c, h)
+
+    def step(self, x: jax.Array, gates: jax.Array, carry: Carry) -> Carry:
+        """One step, from floats `x` [B, X] or int tokens [B], each of which stands for a one-hot vector.
+
+        A token past the last class stands for zeros.
+        """
+        c, h = carry
+        rows = self.kernel[: self.varying]
+        is_token = jnp.issubdtype(x.dtype, jnp.integer)
+        share = rows.at[x].get(mode="fill", fill_value=0.0) if is_token else x @ rows
+        c, h, _ = _cell(share + h @ self.kernel[-self.units :] + gates, c)
+        return c, h
 
     def zeros(self, batch: int) -> Carry:
         return jnp.zeros((batch, self.units)), jnp.zeros((batch, self.units))
@@ -71,34 +86,39 @@ def _cell(gates: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, jax.Arr
     return c, o * jnp.tanh(c), jnp.concatenate([i, j, f, o], axis=-1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _scan(
-    gates: jax.Array, kernel: jax.Array, c: jax.Array, h: jax.Array, reverse: bool
+    x: jax.Array, kernel: jax.Array, constant: jax.Array, c: jax.Array, h: jax.Array, reverse: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     def step(carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
         c, h = carry
-        c, h, _ = _cell(x + h @ kernel, c)
+        c, h, _ = _cell(jnp.concatenate([x, h], axis=-1) @ kernel + constant, c)
         return (c, h), h
 
-    (c, h), hidden = jax.lax.scan(step, (c, h), gates, reverse=reverse)
+    (c, h), hidden = jax.lax.scan(step, (c, h), x, reverse=reverse)
     return hidden, c, h
 
 
-def _scan_forward(gates: jax.Array, kernel: jax.Array, c0: jax.Array, h0: jax.Array, reverse: bool):  # type: ignore[no-untyped-def]
-    def step(carry: Carry, x: jax.Array):  # type: ignore[no-untyped-def]
+def _scan_forward(
+    x: jax.Array, kernel: jax.Array, constant: jax.Array, c: jax.Array, h: jax.Array, reverse: bool
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Any]:
+    def step(carry: Carry, x: jax.Array) -> tuple[Carry, Any]:
         c, h = carry
-        after, h_after, activated = _cell(x + h @ kernel, c)
-        return (after, h_after), (h_after, h, c, after, activated)
+        xh = jnp.concatenate([x, h], axis=-1)
+        after, h, activated = _cell(xh @ kernel + constant, c)
+        return (after, h), (h, (xh, c, after, activated))
 
-    (c, h), (hidden, h_before, c_before, c_after, activated) = jax.lax.scan(step, (c0, h0), gates, reverse=reverse)
-    return (hidden, c, h), (kernel, h_before, c_before, c_after, activated)
+    (c, h), (hidden, saved) = jax.lax.scan(step, (c, h), x, reverse=reverse)
+    return (hidden, c, h), (kernel, *saved)
 
 
-def _scan_backward(reverse: bool, saved, gradients):  # type: ignore[no-untyped-def]
-    kernel, h_before, c_before, c_after, activated = saved
+def _scan_backward(reverse: bool, saved: Any, gradients: Any) -> Any:
+    kernel, xh, c_before, c_after, activated = saved
     d_hidden, d_c, d_h = gradients
+    units = c_after.shape[-1]
+    recurrent = kernel[-units:].T  # [4H, H]
 
-    def step(carry: Carry, at):  # type: ignore[no-untyped-def]
+    def step(carry: Carry, at: Any) -> tuple[Carry, jax.Array]:
         d_c, d_h = carry
         d_hidden, c_before, c_after, activated = at
         i, j, f, o = jnp.split(activated, 4, axis=-1)
@@ -108,12 +128,13 @@ def _scan_backward(reverse: bool, saved, gradients):  # type: ignore[no-untyped-
         d_gates = jnp.concatenate(
             [d_c * j * i * (1 - i), d_c * i * (1 - j * j), d_c * c_before * f * (1 - f), d_h * t * o * (1 - o)], axis=-1
         )
-        return (d_c * f, d_gates @ kernel.T), d_gates
+        return (d_c * f, d_gates @ recurrent), d_gates
 
     at = (d_hidden, c_before, c_after, activated)
     (d_c, d_h), d_gates = jax.lax.scan(step, (d_c, d_h), at, reverse=not reverse)
-    d_kernel = jnp.einsum("tbh,tbg->hg", h_before, d_gates)
-    return d_gates, d_kernel, d_c, d_h
+    d_x = d_gates @ kernel[:-units].T  # dropped by the compiler where the inputs need no gradient
+    d_kernel = jnp.einsum("tbx,tbg->xg", xh, d_gates)
+    return d_x, d_kernel, jnp.sum(d_gates, axis=0), d_c, d_h
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
