@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from zoo.errors import InputError
+from zoo.music.drums import DrumsCodec
+from zoo.music.groove import GrooveCodec
 from zoo.music.melody import MelodyCodec
 from zoo.music.score import Score
+from zoo.music.trio import TrioCodec
 
 
 class Codec(Protocol):
@@ -32,8 +36,15 @@ class Codec(Protocol):
     @property
     def classes(self) -> int | tuple[int, ...]: ...
 
-    def windows(self, score: Score, hop_bars: int = 1) -> npt.NDArray[Any]:
-        """Windows [W, T, ...]; raises InputError, saying why, if there is none."""
+    def windows(self, score: Score, hop_bars: int = 1, pad: bool = False) -> npt.NDArray[Any]:
+        """Windows [W, T, ...], each with an onset, every `hop_bars` bars, part by part in order of time.
+
+        Without `pad` they are those Magenta takes; with it, for a single file of a user, a piece that has none of
+        those may contain rests and is padded with silence if it fills half a window.
+
+        Raises:
+          InputError: there is none; the message says why.
+        """
         ...
 
     def decode(self, window: npt.ArrayLike, qpm: float = 120.0) -> Score:
@@ -45,11 +56,22 @@ class Codec(Protocol):
         ...
 
 
-CODECS: dict[str, type] = {codec.name: codec for codec in (MelodyCodec,)}
+CODECS: dict[str, type] = {codec.name: codec for codec in (MelodyCodec, DrumsCodec, TrioCodec, GrooveCodec)}
 
 
 def get_codec(name: str, **options: Any) -> Codec:
-    """The codec `name` with its options, e.g. `get_codec("melody", bars=16)`."""
+    """The codec `name` with its options, e.g. `get_codec("melody", bars=16)`.
+
+    Raises:
+      InputError: no such codec or option.
+    """
     if name not in CODECS:
         raise InputError(f"no codec named {name!r}; there are {', '.join(CODECS)}")
-    return CODECS[name](**options)
+    known = [field.name for field in fields(CODECS[name])]
+    for option in options:
+        if option not in known:
+            raise InputError(f"the {name} codec has no option {option!r}; there are {', '.join(known)}")
+    codec: Codec = CODECS[name](**options)
+    if codec.bars < 1:
+        raise InputError(f"bars={codec.bars}: a window has at least one bar")
+    return codec

@@ -6,8 +6,9 @@ is needed and a tempo change moves nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ STEPS_PER_QUARTER = 4
 QUARTERS_PER_BAR = 4
 STEPS_PER_BAR = STEPS_PER_QUARTER * QUARTERS_PER_BAR
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = npt.NDArray[Any]
 
 
 def quantize(quarters: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -47,26 +48,59 @@ def sections(score: Score) -> list[Score]:
         if not inside.any():
             continue
         if metre[0] * 4 / metre[1] in (1, 2, QUARTERS_PER_BAR):
-            found.append(_shifted(score.select(inside), begin, end))
+            part = score.select(inside)
+            found.append(replace(part, start=part.start - begin, end=np.minimum(part.end, end) - begin))
         else:
             refused.add(f"{metre[0]:.0f}/{metre[1]:.0f}")
     if refused and not found:
-        signatures = ", ".join(sorted(refused))
-        raise InputError(f"{score.source or 'the score'}: not in 4/4 (it is in {signatures}); pass a piece in 4/4")
+        raise InputError(f"{source(score)}: not in 4/4 (it is in {', '.join(sorted(refused))}); pass a piece in 4/4")
     return found
 
 
 def _metres(score: Score) -> list[tuple[float, float, tuple[float, float]]]:
     """The stretches between changes of metre: begin and end in quarter notes, time signature."""
-    changes = {0.0: (4.0, 4.0)} | {q: (top, bottom) for q, top, bottom in score.meters if top > 0 and bottom > 0}
+    changes = {0.0: (4.0, 4.0)} | {at: (top, bottom) for at, top, bottom in score.meters if top > 0 and bottom > 0}
     begins = sorted(changes)
-    kept = [q for i, q in enumerate(begins) if not i or changes[q] != changes[begins[i - 1]]]
-    return [(q, end, changes[q]) for q, end in zip(kept, [*kept[1:], np.inf], strict=True)]
+    kept = [at for i, at in enumerate(begins) if not i or changes[at] != changes[begins[i - 1]]]
+    return [(at, end, changes[at]) for at, end in zip(kept, [*kept[1:], np.inf], strict=True)]
 
 
-def _shifted(score: Score, begin: float, end: float) -> Score:
-    """`score` moved earlier by `begin`, its notes cut off at `end`."""
-    return replace(score, start=score.start - begin, end=np.minimum(score.end, end) - begin)
+def window_starts(
+    parts: Sequence[tuple[Array, Array]], bars: int, hop_bars: int, gap_bars: float, pad: bool, where: str
+) -> list[Array]:
+    """Where the windows of each part begin, in steps, int64 [W].
+
+    A part is the onsets and ends of its events, int [N] in steps, ascending. It falls into phrases where a rest of
+    `gap_bars` or more is; a window lies within one phrase, begins `hop_bars` bars after the one before and has an
+    onset. If no phrase of any part is as long as a window, `pad` allows rests of any length and lets the last window
+    reach beyond the end, provided the music fills half of it.
+
+    Raises:
+      InputError: if there is no window; `where` names the file in the message.
+    """
+    found = [_phrase_windows(*part, bars, hop_bars, gap_bars * STEPS_PER_BAR) for part in parts]
+    if pad and not any(map(len, found)):
+        found = [_phrase_windows(*part, bars, hop_bars, np.inf, overhang=bars // 2) for part in parts]
+    if not any(map(len, found)):
+        longest = max(end[-1] - start[0] for start, end in parts) / STEPS_PER_BAR
+        if longest > bars and not pad:
+            raise InputError(f"{where}: no {bars} bars without a rest of a bar; pad=True allows rests")
+        need = "half of a window" if pad else "a window"
+        raise InputError(f"{where}: too short to fill {need} of {bars} bars; pass a longer piece")
+    return found
+
+
+def _phrase_windows(start: Array, end: Array, bars: int, hop_bars: int, gap: float, overhang: int = 0) -> Array:
+    breaks = np.flatnonzero(start[1:] - end[:-1] >= gap) + 1
+    heads, tails = np.r_[0, breaks], np.r_[breaks, len(start)] - 1
+    first = start[heads] // STEPS_PER_BAR  # [P], the bar where each phrase begins
+    last = -(-end[tails] // STEPS_PER_BAR)  # [P], the bar before which it has ended
+    last = np.clip(first + bars, last, last + overhang)
+
+    phrase = np.repeat(np.arange(len(heads)), tails - heads + 1)[:, None]  # [N, 1]
+    bar = (start // STEPS_PER_BAR)[:, None] - np.arange(bars)  # [N, bars], the windows that an onset is in
+    fits = (bar >= first[phrase]) & (bar + bars <= last[phrase]) & ((bar - first[phrase]) % hop_bars == 0)
+    return np.unique(bar[fits]) * STEPS_PER_BAR
 
 
 def cut(position: Array, value: Array, first: Array, steps: int) -> Array:
@@ -86,3 +120,13 @@ def cut(position: Array, value: Array, first: Array, steps: int) -> Array:
     out = np.zeros((len(first), steps, *value.shape[1:]), value.dtype)
     out[window, position[event] - first[window]] = value[event]
     return out
+
+
+def source(score: Score) -> str:
+    """How messages name the score."""
+    return score.source or "the score"
+
+
+def track_name(score: Score, track: int) -> str:
+    """The name of a track, "" if it has none."""
+    return score.track_names[track] if track < len(score.track_names) else ""
