@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from zoo.errors import TrainingError
-from zoo.train.params import Params, dotted, flatten, matching
+from zoo.train.params import Params, as_params, dotted, flatten, matching
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +29,7 @@ class Adapters:
 
 
 def lora_init(
-    params: Params, patterns: Sequence[str], rank: int, key: jax.Array, alpha: float | None = None
+    params: nnx.State | Params, patterns: Sequence[str], rank: int, key: jax.Array, alpha: float | None = None
 ) -> Adapters:
     """Adapters for the 2-D kernels that the patterns match: A Gaussian of variance 1/in, B and so A·B zero (§4.1).
 
@@ -48,10 +49,10 @@ def lora_init(
     return Adapters(a, b, (rank if alpha is None else alpha) / rank)
 
 
-def lora_merge(params: Params, adapters: Adapters) -> Params:
+def lora_merge(params: nnx.State | Params, adapters: Adapters) -> Params:
     """Parameters of the same structure with W + scale · A·B (§4.1) in place of each adapted W."""
     merged = {}
-    for path, leaf in flatten_dict(params).items():
+    for path, leaf in flatten_dict(as_params(params)).items():
         name = dotted(path)
         adapted = name in adapters.a
         merged[path] = leaf + adapters.scale * (adapters.a[name] @ adapters.b[name]) if adapted else leaf

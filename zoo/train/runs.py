@@ -8,7 +8,6 @@ runs/mine/config.json, recipe.toml    what is trained, and how
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -25,12 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors.numpy
 
-from zoo.errors import TrainingError
+from zoo.errors import TrainingError, WeightsError
 from zoo.train.metrics import MetricsLog, cannot_write, replace_file
 from zoo.train.params import Params, flatten
 from zoo.train.state import TrainState
+from zoo.weights.formats import safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +44,8 @@ class Run:
         self.config = config
         self.metrics = MetricsLog(path / "metrics.jsonl")
         self._lock = lock
+        for litter in path.glob(".best.safetensors.*"):  # of a process killed while it wrote
+            litter.unlink()
         self._manager = ocp.CheckpointManager(
             path / "checkpoints",
             options=ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False),
@@ -57,7 +58,7 @@ class Run:
 
         Args:
             path: the directory; made if it is missing.
-            config: what is trained, JSON values; it is also put in the header of best.safetensors.
+            config: what is trained, JSON values; best.safetensors carries the same in its header.
             recipe: how, TOML values in nested tables.
 
         Raises:
@@ -113,10 +114,12 @@ class Run:
         return state
 
     def save_best(self, params: Params) -> None:
-        """Put the parameters at best.safetensors, by their dotted names, with the config in the header."""
-        arrays = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
-        content = safetensors.numpy.save(arrays, metadata={"config": json.dumps(self.config)})
-        replace_file(self.path / "best.safetensors", content)
+        """Put the parameters at best.safetensors, by their dotted names, with the config as its metadata."""
+        path = self.path / "best.safetensors"
+        try:
+            safetensors.write(path, {name: np.asarray(leaf) for name, leaf in flatten(params).items()}, self.config)
+        except (WeightsError, OSError) as error:
+            raise cannot_write(path, error) from error
 
     def close(self) -> None:
         """Let another process have the directory."""
@@ -183,15 +186,13 @@ def _lock(path: Path) -> int:
     """The descriptor that holds the directory's lock; the system drops it when the process ends, however it ends."""
     lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process's own, so children it forks do not hold it on
     except OSError as error:
         owner = os.read(lock, 32).decode(errors="replace").strip()
         os.close(lock)
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            raise cannot_write(path / ".lock", error) from error
         raise TrainingError(
             f"{path}: process {owner} is training here; wait for it, stop it, or use another directory"
-        ) from None
+        ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock

@@ -55,16 +55,13 @@ class TrainState:
             trained, frozen = adapters, as_params(params)
         elif freeze:
             trained, frozen = partition(as_params(params), freeze)
-        state = cls(
-            step=jnp.zeros((), jnp.int32),
-            bad_steps=jnp.zeros((), jnp.int32),
-            params=trained,
-            opt_state=tx.init(trained),
-            key=key,
-            ema=trained if ema else None,
-            frozen=frozen,
-        )
-        return jax.tree.map(jnp.copy, state)
+
+        @jax.jit  # one compilation, not one for each shape
+        def new(trained: Params | Adapters, frozen: Params | None, key: jax.Array) -> TrainState:
+            zero, average = jnp.zeros((), jnp.int32), trained if ema else None
+            return jax.tree.map(jnp.copy, cls(zero, zero, trained, tx.init(trained), key, average, frozen))
+
+        return new(trained, frozen, key)
 
     @property
     def weights(self) -> Params:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from zoo.errors import TrainingError
 from zoo.train.state import TrainState, assemble
 
 Batch = Mapping[str, Any]  # name → array [B, ...]
@@ -37,6 +38,10 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        if (ema is None) != (state.ema is None):
+            raise TrainingError(
+                "a moving average needs both TrainState.create(…, ema=True) and make_train_step(…, ema=…)"
+            )
         key = jax.random.fold_in(state.key, state.step)
 
         def objective(params: Any) -> tuple[jax.Array, Metrics]:
