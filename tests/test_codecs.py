@@ -249,6 +249,13 @@ def test_metre():
         raises(codec, waltz, rf"^a\.mid: not in 4/4 \(it is in {metre[0]}/{metre[1]}\); pass a piece in 4/4")
 
 
+def test_a_track_outside_the_bars_of_four_does_not_count():
+    time = np.arange(32)
+    score = Score.of(time, time + 1, 60, track=time < 6, track_names=("", "Melody"))
+    score = Score(**{**vars(score), "meters": np.array([[0.0, 3, 4], [6, 4, 4]])})
+    assert len(get_codec("melody").windows(score)) == 6
+
+
 def test_a_tempo_change_moves_nothing():
     score = random_score(5)
     slower = Score(**{**vars(score), "tempos": np.array([[0.0, 100], [11, 40], [13, 200]])})
@@ -258,13 +265,17 @@ def test_a_tempo_change_moves_nothing():
 
 def test_short_pieces():
     bar = Score.of([0, 1, 2], [1, 2, 3.5], [60, 62, 64], source="a.mid")
-    raises(get_codec("melody"), bar, r"^a\.mid: too short to fill a window of 2 bars; pass a longer piece")
+    raises(get_codec("melody"), bar, r"^a\.mid: too short to fill a window of 2 bars of 4/4; pass a longer piece")
     window = get_codec("melody").windows(bar, pad=True)[0]
     assert np.flatnonzero(window).tolist() == [0, 4, 8, 14]
     raises(get_codec("melody", bars=4), bar, "too short to fill half of a window of 4 bars", pad=True)
 
     rests = Score.of([0, 16, 32, 48], [4, 20, 36, 52], [60, 62, 64, 65], source="a.mid")
-    raises(get_codec("melody", bars=8), rests, r"^a\.mid: no 8 bars without a rest of a bar; pad=True allows rests")
+    raises(
+        get_codec("melody", bars=8),
+        rests,
+        r"^a\.mid: no 8 bars without a rest of 4 quarter notes or more; pad=True allows rests",
+    )
     assert get_codec("melody", bars=8).windows(rests, pad=True).shape == (6, 128)
     assert get_codec("melody", bars=8, gap_bars=4).windows(rests).shape == (6, 128)
 

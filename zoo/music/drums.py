@@ -82,9 +82,7 @@ class DrumsCodec:
           InputError: nothing usable; the message says why.
         """
         hits = [drum_tokens(part) for part in kit_sections(score, self.kit)]
-        spans = [(step, step + 1) for step, _ in hits]
-        starts = window_starts(spans, self.bars, hop_bars, self.gap_bars, pad, source(score))
-        return np.concatenate([cut(*hit, first, self.steps) for hit, first in zip(hits, starts, strict=True)])
+        return cut_hits(hits, self.bars, hop_bars, self.gap_bars, pad, source(score))
 
     def decode(self, window: npt.ArrayLike, qpm: float = 120.0, velocity: int = 80) -> Score:
         """The hits of one window [T], a sixteenth long each."""
@@ -126,6 +124,15 @@ def drum_tokens(notes: Score) -> tuple[Array, Tokens]:
     struck = np.zeros((len(step), len(DRUMS)), np.int32)
     struck[index, notes.pitch] = 1
     return step, struck @ (1 << np.arange(len(DRUMS), dtype=np.int32))
+
+
+def cut_hits(
+    hits: list[tuple[Array, Array]], bars: int, hop_bars: int, gap_bars: float, pad: bool, where: str
+) -> Array:
+    """Windows [W, T, ...] of stretches of hits, each (steps, what is struck); see `window_starts`."""
+    spans = [(step, step + 1) for step, _ in hits]
+    starts = window_starts(spans, bars, hop_bars, gap_bars, pad, where)
+    return np.concatenate([cut(*hit, first, bars * STEPS_PER_BAR) for hit, first in zip(hits, starts, strict=True)])
 
 
 def bits(tokens: Array) -> npt.NDArray[np.bool_]:

@@ -84,9 +84,10 @@ def window_starts(
     if not any(map(len, found)):
         longest = max(end[-1] - start[0] for start, end in parts) / STEPS_PER_BAR
         if longest > bars and not pad:
-            raise InputError(f"{where}: no {bars} bars without a rest of a bar; pad=True allows rests")
+            rest = f"a rest of {gap_bars * QUARTERS_PER_BAR:g} quarter notes or more"
+            raise InputError(f"{where}: no {bars} bars without {rest}; pad=True allows rests")
         need = "half of a window" if pad else "a window"
-        raise InputError(f"{where}: too short to fill {need} of {bars} bars; pass a longer piece")
+        raise InputError(f"{where}: too short to fill {need} of {bars} bars of 4/4; pass a longer piece")
     return found
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import InputError
-from zoo.music.drums import DRUM_PITCHES, DRUMS, drum_score, kit_sections
-from zoo.music.grid import STEPS_PER_BAR, STEPS_PER_QUARTER, Array, cut, quantize, source, window_starts
+from zoo.music.drums import DRUM_PITCHES, DRUMS, cut_hits, drum_score, kit_sections
+from zoo.music.grid import STEPS_PER_BAR, STEPS_PER_QUARTER, Array, quantize, source
 from zoo.music.score import Score
 
 Groove: TypeAlias = npt.NDArray[np.float32]
@@ -55,13 +55,13 @@ class GrooveCodec:
     def windows(self, score: Score, hop_bars: int = 1, pad: bool = False) -> Groove:
         """All windows of the score's drums that have a hit, every `hop_bars` bars, float32 [W, T, 27].
 
+        They begin with the bar of the first hit (Magenta's with the file); rests do not end them.
+
         Raises:
           InputError: nothing usable; the message says why.
         """
         hits = [_performance(part) for part in kit_sections(score, self.kit)]
-        spans = [(step, step + 1) for step, _ in hits]
-        starts = window_starts(spans, self.bars, hop_bars, np.inf, pad, source(score))
-        return np.concatenate([cut(*hit, first, self.steps) for hit, first in zip(hits, starts, strict=True)])
+        return cut_hits(hits, self.bars, hop_bars, np.inf, pad, source(score))
 
     def inputs(self, windows: Any) -> Any:
         """What the encoder is given of windows [..., T, 27], by `given`; NumPy or JAX in, the same out."""

@@ -114,7 +114,7 @@ class MelodyCodec:
             raise InputError(f"{source(score)}: no note from A0 to C8 (MIDI pitch 21 to 108); transpose it")
         parts = sections(pitched)
         lines, polyphonic = [], []
-        for track in self._tracks(pitched):
+        for track in self._tracks(parts):
             of_track = [part.select(part.track == track) for part in parts]
             of_track = [part for part in of_track if len(part)]
             if self.skyline or _chords(of_track) <= _MAX_CHORDS:
@@ -128,9 +128,9 @@ class MelodyCodec:
             )
         return lines
 
-    def _tracks(self, score: Score) -> list[int]:
-        tracks = [int(track) for track in np.unique(score.track)]
-        named = [track for track in tracks if _MELODY_NAME.search(track_name(score, track))]
+    def _tracks(self, parts: list[Score]) -> list[int]:
+        tracks = sorted({int(track) for part in parts for track in part.track})
+        named = [track for track in tracks if _MELODY_NAME.search(track_name(parts[0], track))]
         return tracks if self.every_track or not named else named
 
 
