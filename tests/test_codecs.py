@@ -504,16 +504,16 @@ def test_absurd_times_take_no_time(name):
         np.tile(far, 3), np.tile(far, 3) + 1e8, 36, 80, np.repeat([0, 1, 2], 3), np.repeat([0, 33, 0], 3),
         np.repeat([0, 0, 1], 3),
     )  # fmt: skip
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert get_codec(name).windows(score, pad=True).size < 1e6
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 @pytest.mark.shared
 def test_bulk_speed():
-    """857 POP909 songs within 5 s, so 20 copies of 43 songs in about that; a generous bound for a busy machine."""
+    """All 857 songs are to take 5 s, so 40 of them 0.25 s; ten times that, for a slow machine, is a fault."""
     scores = archive("data/pop909.tar.gz", "", 40)
-    begin = time.perf_counter()
+    begin = time.process_time()
     count = 0
     for score in scores:
         try:
@@ -521,4 +521,4 @@ def test_bulk_speed():
         except InputError:
             continue
     assert count > 4000
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2.5
