@@ -27,7 +27,7 @@ METADATA = {"id": "music-vae/tiny", "config": {"layers": [2, 3], "beta": 0.2, "n
 
 def test_bit_exact_and_always_the_same_bytes(tmp_path: Path) -> None:
     safetensors.write(tmp_path / "a.safetensors", TENSORS, METADATA)
-    tensors, metadata = safetensors.read(tmp_path / "a.safetensors")
+    tensors, metadata = safetensors.load(tmp_path / "a.safetensors")
     assert metadata == METADATA
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
@@ -42,7 +42,7 @@ def test_half_precision_storage(tmp_path: Path) -> None:
     path = tmp_path / "half.safetensors"
     tensors = {**TENSORS, "large": np.array([1e5], np.float32), "native": np.array([1.5], np.float16)}
     safetensors.write(path, tensors, METADATA, half=True)
-    found, metadata = safetensors.read(path)
+    found, metadata = safetensors.load(path)
     assert metadata == METADATA
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
@@ -57,7 +57,7 @@ def test_files_by_others(tmp_path: Path) -> None:
     path = tmp_path / "theirs.safetensors"
     save_file({"w": np.ones(3, np.float16)}, path, {"format": "pt"})
 
-    tensors, metadata = safetensors.read(path)
+    tensors, metadata = safetensors.load(path)
     assert metadata == {"format": "pt"}
     assert tensors["w"].dtype == np.float16
 
@@ -70,7 +70,7 @@ def test_truncated(tmp_path: Path, keep: int) -> None:
     with pytest.raises(
         WeightsError, match=r"w\.safetensors: not a whole safetensors file \(.*fetch or export it again"
     ):
-        safetensors.read(path)
+        safetensors.load(path)
 
 
 def test_other_damage(tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_other_damage(tmp_path: Path) -> None:
         data[place] ^= 0x11
         (tmp_path / "bad").write_bytes(data)
         with contextlib.suppress(WeightsError):  # a flipped bit in a value can't be seen here, only by its sha256
-            safetensors.read(tmp_path / "bad")
+            safetensors.load(tmp_path / "bad")
     with pytest.raises(WeightsError, match="check the path"):
-        safetensors.read(tmp_path / "none")
+        safetensors.load(tmp_path / "none")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

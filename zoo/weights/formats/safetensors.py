@@ -13,11 +13,17 @@ import safetensors.numpy
 
 from zoo.errors import WeightsError
 from zoo.weights import cache
+from zoo.weights.formats.files import Files
 
 _KEY = "zoo"  # one JSON object under one key, since the library writes several keys in no fixed order
 
 
-def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read(files: Files) -> dict[str, np.ndarray]:
+    """The tensors of the one safetensors file there is."""
+    return load(files.paths[files.the("*.safetensors", "*")])[0]
+
+
+def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors by name and the metadata; raises `WeightsError` if the file is damaged.
 
     What `write` stored as float16 to save space comes back as float32. Metadata of files by others are strings.
