@@ -15,15 +15,18 @@ Shapes: `B` batch, `T` steps, `V` classes, `D` input width, `H` units, `Z` laten
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from zoo.models.architecture import Architecture
 from zoo.nn.recurrent import LSTM, Carry, Dense
+
 
 @dataclass(frozen=True)
 class Config:
@@ -84,7 +87,8 @@ PUBLISHED: dict[str, Config] = {
     "cat-mel_2bar_big": Config(latent=512, encoder=(2048,), decoder=(2048, 2048, 2048), max_beta=0.5),
     "cat-drums_2bar_small": Config(classes=(512,), encoder_view="roll", free_bits=48, beta_rate=0.0),
     "cat-drums_2bar_big": Config(
-        classes=(512,), encoder_view="roll", free_bits=48, beta_rate=0.0, latent=512, encoder=(2048,), decoder=(2048,) * 3
+        classes=(512,), encoder_view="roll", latent=512, encoder=(2048,), decoder=(2048,) * 3, free_bits=48,
+        beta_rate=0.0,
     ),
     "flat-mel_16bar": Config(
         steps=256, latent=512, encoder=(2048, 2048), decoder=(2048,) * 3, free_bits=256, beta_rate=0.0, sampling="none"
@@ -113,7 +117,7 @@ class Posterior(NamedTuple):
     scale: jax.Array
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """z = μ + σ ε, the reparametrisation of eq. 3."""
+        """Draws z = μ + σ ε, the reparametrisation of eq. 3."""
         return self.mean + self.scale * jax.random.normal(key, self.mean.shape)
 
     def kl(self) -> jax.Array:
@@ -127,8 +131,9 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
         widths = (config.encoder_width, *(2 * units for units in config.encoder))
-        self.forward = nnx.List([LSTM(w, u, rngs=rngs) for w, u in zip(widths, config.encoder, strict=False)])
-        self.backward = nnx.List([LSTM(w, u, rngs=rngs) for w, u in zip(widths, config.encoder, strict=False)])
+        sizes = list(zip(widths, config.encoder, strict=False))
+        self.forward = nnx.List([LSTM(w, u, memory=config.steps, rngs=rngs) for w, u in sizes])
+        self.backward = nnx.List([LSTM(w, u, memory=config.steps, rngs=rngs) for w, u in sizes])
         self.mu = Dense(widths[-1], config.latent, rngs=rngs)
         self.sigma = Dense(widths[-1], config.latent, rngs=rngs)
 
@@ -148,11 +153,11 @@ class Stack(nnx.Module):
     """LSTM layers that start from an embedding: state₀ = tanh(W z + b), split into c and h of each layer."""
 
     def __init__(
-        self, inputs: int, embedding: int, units: tuple[int, ...], *, constant: int = 0, rngs: nnx.Rngs
+        self, inputs: int, embedding: int, units: tuple[int, ...], *, memory: int, constant: int = 0, rngs: nnx.Rngs
     ) -> None:
         self.initial = Dense(embedding, 2 * sum(units), rngs=rngs)
-        first = LSTM(inputs + constant, units[0], constant=constant, rngs=rngs)
-        self.cells = nnx.List([first, *(LSTM(w, u, rngs=rngs) for w, u in zip(units, units[1:], strict=False))])
+        first = LSTM(inputs + constant, units[0], memory=memory, constant=constant, rngs=rngs)
+        self.cells = nnx.List([first, *(LSTM(w, u, memory=memory, rngs=rngs) for w, u in pairwise(units))])
 
     def start(self, z: jax.Array) -> tuple[Carry, ...]:
         """The state of every layer, (c, h) each, from `z` [B, Z]."""
@@ -186,8 +191,8 @@ class Stack(nnx.Module):
 class Decoder(Stack):
     """p(x|z): an autoregressive LSTM whose input at every step is [previous output, z] (section 3.2)."""
 
-    def __init__(self, width: int, embedding: int, units: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
-        super().__init__(width, embedding, units, constant=embedding, rngs=rngs)
+    def __init__(self, width: int, embedding: int, units: tuple[int, ...], *, memory: int, rngs: nnx.Rngs) -> None:
+        super().__init__(width, embedding, units, memory=memory, constant=embedding, rngs=rngs)
         self.output = Dense(units[-1], width, rngs=rngs)
         self.width = width
 
@@ -201,16 +206,19 @@ class MusicVAE(nnx.Module):
         embedding = config.latent
         if config.segments > 1:
             # The conductor has no input: Magenta feeds a single zero, so its kernel has one row that is never used.
-            self.conductor = Stack(1, config.latent, config.decoder, rngs=rngs)
+            self.conductor = Stack(1, config.latent, config.decoder, memory=config.segments, rngs=rngs)
             embedding = config.decoder[-1]
-        self.decoders = nnx.List([Decoder(v, embedding, config.decoder, rngs=rngs) for v in config.classes])
+        length = config.steps // config.segments
+        self.decoders = nnx.List(
+            [Decoder(v, embedding, config.decoder, memory=length, rngs=rngs) for v in config.classes]
+        )
 
     def posterior(self, x: jax.Array, drop: Dropout | None = None) -> Posterior:
         """q(z|x) of windows `x`."""
         return self.encoder(encoder_view(self.config, x).swapaxes(0, 1), drop or Dropout())
 
     def embeddings(self, z: jax.Array, drop: Dropout | None = None) -> jax.Array:
-        """z [B, Z] → what each segment's decoder is conditioned on, [S, B, E]; S = 1 and E = Z for a flat model."""
+        """What each segment's decoder is conditioned on: z [B, Z] → [S, B, E]; S = 1 and E = Z for a flat model."""
         if self.config.segments == 1:
             return z[None]
         silence = jnp.zeros((self.config.segments, z.shape[0], 1))
@@ -318,8 +326,8 @@ def negative_log_likelihood(config: Config, x: jax.Array, logits: list[jax.Array
         error += (jnp.tanh(offsets) - target_offsets) ** 2
         return jnp.sum(error, axis=(1, 2))
     losses = [
-        jax.nn.logsumexp(l, axis=-1) - jnp.take_along_axis(l, t[..., None], axis=-1)[..., 0]
-        for l, t in zip(logits, tracks(config, x), strict=True)
+        jax.nn.logsumexp(scores, axis=-1) - jnp.take_along_axis(scores, t[..., None], axis=-1)[..., 0]
+        for scores, t in zip(logits, tracks(config, x), strict=True)
     ]
     return jnp.sum(sum(losses), axis=1)
 
@@ -332,8 +340,10 @@ def accuracy(config: Config, x: jax.Array, predicted: jax.Array) -> jax.Array:
 
 
 def predict(config: Config, logits: jax.Array, noise: jax.Array | float = 0.0) -> jax.Array:
-    """One track's output from its logits [..., V]: the likeliest one, or a draw at temperature τ if `noise` is τ times
-    Gumbel noise (for a softmax) or τ times logistic noise (for a groove's hits, [..., V / 3])."""
+    """One track's output from its logits [..., V]: the likeliest, or a draw at temperature τ.
+
+    For a draw, `noise` is τ times Gumbel noise (softmax) or τ times logistic noise (a groove's hits, [..., V / 3]).
+    """
     if config.head == "groove":
         hits, velocities, offsets = jnp.split(logits, 3, axis=-1)
         hits = (hits + noise > 0).astype(jnp.float32)
@@ -370,7 +380,7 @@ def loss(
         "nll": jnp.mean(nll),
         "kl": jnp.mean(kl),
         "beta": beta,
-        "accuracy": accuracy(config, x, stack(config, [predict(config, l) for l in logits])),
+        "accuracy": accuracy(config, x, stack(config, [predict(config, track) for track in logits])),
     }
 
 
@@ -466,3 +476,66 @@ def sample(model: MusicVAE, batch: int, key: jax.Array, temperature: jax.Array) 
     """`batch` windows from z ~ N(0, I); shapes as in `decode`."""
     z_key, key = jax.random.split(key)
     return decode(model, jax.random.normal(z_key, (batch, model.config.latent)), key, temperature)
+
+
+def evaluate(model: MusicVAE, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+    """Reconstruction of held-out windows, as in table 1 of the paper.
+
+    `teacher_forced`: share of steps whose likeliest output is right when the steps before are given, z drawn from
+    q(z|x). `sampled`: share that is right when the model draws every step itself at temperature 1 from that z;
+    `greedy`: the same with the likeliest step from the posterior mean. `nll` and `kl` in nats a window; `loss` is the
+    negative ELBO with the final β, free bits apart.
+    """
+    config, x = model.config, batch["x"]
+    z_key, key = jax.random.split(key)
+    posterior = encode(model, x)
+    z = posterior.sample(z_key)
+    logits = model.logits(z, shift(config, x))
+    nll, kl = jnp.mean(negative_log_likelihood(config, x, logits)), jnp.mean(posterior.kl())
+    return {
+        "loss": nll + config.max_beta * kl,
+        "nll": nll,
+        "kl": kl,
+        "teacher_forced": accuracy(config, x, stack(config, [predict(config, track) for track in logits])),
+        "sampled": accuracy(config, x, decode(model, z, key, jnp.ones(()))),
+        "greedy": accuracy(config, x, decode(model, posterior.mean, key, jnp.zeros(()))),
+    }
+
+
+def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A random batch of windows, with latent vectors and a temperature for the decoder."""
+    shape = (batch, config.steps)
+    if config.head == "groove":
+        hits = rng.random((*shape, 9)) < 0.2
+        played = [rng.random((*shape, 9)), rng.uniform(-1, 1, (*shape, 9))]
+        x = np.concatenate([hits, *(hits * p for p in played)], axis=-1).astype(np.float32)
+    else:
+        x = np.stack([rng.integers(0, v, shape, dtype=np.int32) for v in config.classes], axis=-1)
+        x = x[..., 0] if len(config.classes) == 1 else x
+    return {"x": x, "z": rng.standard_normal((batch, config.latent), dtype=np.float32), "temperature": np.float32(1.0)}
+
+
+ARCHITECTURE = Architecture(
+    name="music-vae",
+    config=Config,
+    module=MusicVAE,
+    loss=loss,
+    evaluate=evaluate,
+    monitor=("loss", "min"),
+    example=example,
+    kernels={
+        "encode": lambda model, batch, key: encode(model, batch["x"]),
+        "decode": lambda model, batch, key: decode(model, batch["z"], key, batch["temperature"]),
+        "forward": lambda model, batch, key: model.logits(batch["z"], shift(model.config, batch["x"])),
+    },
+    task="latent",
+    tiny={
+        "flat": Config.tiny(),
+        "teacher-forced": replace(Config.tiny(), sampling="none"),
+        "hierarchical": replace(Config.tiny(), steps=16, segments=4),
+        "trio": replace(Config.tiny(), steps=16, segments=4, classes=(12, 10, 32), sampling="none"),
+        "drums": replace(Config.tiny(), classes=(512,), encoder_view="roll"),
+        "groove": replace(Config.tiny(), head="groove", classes=(27,), encoder_view="hits", sampling="none", keep=0.9),
+        "deep": replace(Config.tiny(), encoder=(8, 8), decoder=(8, 8, 8)),
+    },
+)

@@ -1,0 +1,59 @@
+"""`Architecture`: what a model file tells the registry, the conformance tests, the trainer and the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from zoo.errors import CardError
+
+Batch = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model file's offer to the rest of the house.
+
+    Attributes:
+      name: as cards call it, e.g. "music-vae".
+      config: the frozen dataclass of its numbers.
+      module: builds the network, `module(config, rngs=nnx.Rngs(0))`.
+      loss: (model, batch, key, step) → (scalar, scalar metrics).
+      evaluate: (model, batch, key) → scalar metrics of one batch, whatever a training curve and a card should say.
+      monitor: the metric of `evaluate` that picks the best weights, and "min" or "max".
+      example: (config, batch size, generator) → a random batch, for tests and benchmarks.
+      kernels: inference by name: (model, inputs, key) → arrays, to be jitted; `inputs` are made by `kernel_inputs`.
+      task: the file of `zoo.tasks` that binds the kernels to music.
+      tiny: small configurations by name, one for each kind of the model, for the conformance tests.
+    """
+
+    name: str
+    config: type
+    module: Callable[..., nnx.Module]
+    loss: Callable[[Any, Batch, jax.Array, jax.Array], tuple[jax.Array, Metrics]]
+    evaluate: Callable[[Any, Batch, jax.Array], Metrics]
+    monitor: tuple[str, str]
+    example: Callable[[Any, int, np.random.Generator], dict[str, np.ndarray]]
+    kernels: Mapping[str, Callable[[Any, Batch, jax.Array], Any]]
+    task: str
+    tiny: Mapping[str, Any]
+
+    def make_config(self, table: Mapping[str, Any], where: str) -> Any:
+        """The configuration of a card's table; lists become tuples. `where` names the card in errors."""
+        known = {field.name for field in fields(self.config)}
+        for key in table:
+            if key not in known:
+                raise CardError(
+                    f"{where}: config has the unknown key {key!r}; {self.name} knows {', '.join(sorted(known))}"
+                )
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        try:
+            return self.config(**values)
+        except (TypeError, ValueError) as error:
+            raise CardError(f"{where}: config: {error}") from error
