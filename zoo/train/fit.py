@@ -91,6 +91,8 @@ def fit(
             if logging or evaluating:
                 log.append(record)
                 progress.show(record)
+            if last or evaluating:
+                log.plot(run.path / "curve.png")
             if evaluating:
                 best, since = log.standing(monitor, mode)
                 exhausted = patience is not None and since >= patience
@@ -98,7 +100,6 @@ def fit(
                 run.save_best(state.weights)
             if saving or exhausted:  # after the log and the best weights: a checkpoint vouches for both
                 run.save(state)
-                log.plot(run.path / "curve.png")
             if exhausted:
                 break
     return state

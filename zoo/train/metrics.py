@@ -30,9 +30,9 @@ class MetricsLog:
         for line in lines:
             try:
                 record = json.loads(line)
-            except ValueError:
-                break
-            if record["step"] > step:
+                if record["step"] > step:
+                    break
+            except (ValueError, TypeError, KeyError):
                 break
             self.records.append(record)
         replace_file(self.path, "".join(_line(record) for record in self.records).encode())
@@ -63,7 +63,7 @@ class MetricsLog:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 4), layout="constrained")
+        figure = Figure(figsize=(7, 4))
         FigureCanvasAgg(figure)
         axes = figure.add_subplot(xlabel="step", ylabel=name)
         for key, label in ((name, "train"), (VALID + name, "valid")):
@@ -94,13 +94,19 @@ def replace_file(path: Path, content: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: Exception) -> TrainingError:
-    """The error for a disk that refuses: full, read-only."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+def cannot_write(path: Path, error: BaseException) -> TrainingError:
+    """The error for a disk that is full or refuses for another reason."""
     return TrainingError(
-        f"{path}: can't be written ({reason}); what was saved before is intact: "
-        "make room and start the same command again to go on from there"
+        f"{path}: can't be written ({reason(error)}); what was saved before is intact: "
+        "make room or make it writable, and start the same command again to go on from there"
     )
+
+
+def reason(error: BaseException) -> str:
+    """An error of the system or of a library in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _line(record: Mapping[str, Any]) -> str:

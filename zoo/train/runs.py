@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from zoo.errors import TrainingError, WeightsError
-from zoo.train.metrics import MetricsLog, cannot_write, replace_file
+from zoo.train.metrics import MetricsLog, cannot_write, reason, replace_file
 from zoo.train.params import Params, flatten
 from zoo.train.state import TrainState
 from zoo.weights.formats import safetensors
@@ -48,7 +48,9 @@ class Run:
             litter.unlink()
         self._manager = ocp.CheckpointManager(
             path / "checkpoints",
-            options=ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            ),
             item_names=("state", "digest"),
         )
 
@@ -68,10 +70,11 @@ class Run:
         facts = {"config.json": json.dumps(config, indent=2) + "\n", "recipe.toml": to_toml(recipe)}
         try:
             path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise cannot_write(path, error) from error
-        lock = _lock(path)
         try:
+            _hold(lock, path)
             if (path / "config.json").exists():
                 _check_same(path, config, recipe)
             else:
@@ -106,8 +109,7 @@ class Run:
             except TrainingError:
                 raise
             except Exception as error:  # a damaged file shows itself in as many ways as there are bytes
-                reason = str(error).splitlines()[0]
-                logger.warning("%s: checkpoint %d is damaged and skipped (%s)", self.path, step, reason)
+                logger.warning("%s: checkpoint %d is damaged and skipped (%s)", self.path, step, reason(error))
                 self._manager.delete(step)
         if steps:
             raise TrainingError(f"{self.path}: every checkpoint is damaged; start again with a new directory")
@@ -119,7 +121,7 @@ class Run:
         try:
             safetensors.write(path, {name: np.asarray(leaf) for name, leaf in flatten(params).items()}, self.config)
         except (WeightsError, OSError) as error:
-            raise cannot_write(path, error) from error
+            raise cannot_write(path, error.__cause__ or error) from error
 
     def close(self) -> None:
         """Let another process have the directory."""
@@ -182,20 +184,17 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _lock(path: Path) -> int:
-    """The descriptor that holds the directory's lock; the system drops it when the process ends, however it ends."""
-    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+def _hold(lock: int, path: Path) -> None:
+    """Take the lock of the directory `path`; the system drops it when the process ends, however it ends."""
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process's own, so children it forks do not hold it on
     except OSError as error:
         owner = os.read(lock, 32).decode(errors="replace").strip()
-        os.close(lock)
         raise TrainingError(
             f"{path}: process {owner} is training here; wait for it, stop it, or use another directory"
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return lock
 
 
 def _check_empty(path: Path) -> None:

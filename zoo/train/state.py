@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from zoo.errors import TrainingError
 from zoo.train.lora import Adapters, lora_merge
 from zoo.train.params import Params, as_params, combine, partition
 
@@ -49,6 +50,8 @@ class TrainState:
             freeze: patterns over dotted names (`encoder.*`) of parameters that stay as they are.
             adapters: from `lora_init`; then only they are trained.
         """
+        if adapters is not None and freeze:
+            raise TrainingError("with LoRA all but the adapters is frozen already; give adapters or freeze, not both")
         trained: Params | Adapters = as_params(params)
         frozen = None
         if adapters is not None:
@@ -65,7 +68,10 @@ class TrainState:
 
     @property
     def weights(self) -> Params:
-        """The whole model's parameters, to be used: the moving average if kept, with what is frozen or adapted."""
+        """The whole model's parameters, to be used: the moving average if kept, with what is frozen or adapted.
+
+        They may be the state's own arrays: copy what is to outlive the next step, which donates them.
+        """
         return assemble(self.params if self.ema is None else self.ema, self.frozen)
 
 
