@@ -81,7 +81,7 @@ class LSTM(nnx.Module):
 def chrono(key: jax.Array, units: int, memory: int) -> jax.Array:
     """Biases [4H] with which units forget after 1 to `memory` steps, where zeros let a trace halve every two steps.
 
-    Forget gate log u, input gate −log u, u ~ U(1, memory) (Tallec & Ollivier 2018, eq. 16); the run-time 1 is taken off.
+    Forget gate log u, input gate −log u, u ~ U(1, memory) (Tallec & Ollivier 2018, eq. 16), less the run-time 1.
     """
     forget = jnp.log(jax.random.uniform(key, (units,), minval=1.0, maxval=max(memory - 1.0, 2.0)))
     zeros = jnp.zeros(units)
