@@ -102,11 +102,12 @@ def error_of(card: Card, source: Source) -> str:
     return str(caught.value)
 
 
-def test_a_download_is_verified_and_cached(card: Card, server: Server) -> None:
+def test_a_download_is_verified_and_cached(card: Card, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     path = sources.resolve(card, source_of(server.url))
     assert path.read_bytes() == BYTES
     assert sources.resolve(card, source_of(server.url)) == path
     assert server.seen == [None]
+    assert capfd.readouterr() == ("", "")  # no progress bar where there is no terminal
 
 
 def test_a_cut_line_is_resumed(card: Card, server: Server) -> None:
@@ -212,9 +213,14 @@ def test_a_mirror_address(card: Card, server: Server, monkeypatch: pytest.Monkey
     assert sources.resolve(card, source_of("http://127.0.0.1:9/w.bin")).read_bytes() == BYTES
 
 
-def test_a_broken_mirror_is_passed_over(card: Card, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZOO_MIRROR", "http://127.0.0.1:9/mirror")
-    assert sources.resolve(card, source_of(server.url)).read_bytes() == BYTES
+@pytest.mark.parametrize("sha256", [SHA, ""])
+def test_a_broken_mirror_is_passed_over(
+    card: Card, server: Server, monkeypatch: pytest.MonkeyPatch, sha256: str
+) -> None:
+    monkeypatch.setenv("ZOO_MIRROR", server.url.replace("/w.bin", "/mirror"))
+    server.cut_after = (1000, *[0] * (sources.ATTEMPTS - 1))
+    assert sources.resolve(card, source_of(server.url, sha256)).read_bytes() == BYTES
+    assert server.seen[-1] == ("bytes=1000-" if sha256 else None)
 
 
 def test_without_sha256_the_first_download_counts(card: Card, server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -385,6 +391,7 @@ def test_a_member_of_a_wheel(card: Card) -> None:
         del os.environ["ZOO_OFFLINE"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("index")
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -402,6 +409,7 @@ def test_a_wrong_member(card: Card, change: dict[str, object], message: str) -> 
     assert not cache.blob(source.sha256).exists()
 
 
+@pytest.mark.slow
 def test_an_sdist_only_by_its_hash(card: Card, index: Path) -> None:
     (index / "tinyweights-1.0-py3-none-any.whl").unlink()
     archive = index / "tinyweights-1.0.tar.gz"

@@ -52,12 +52,12 @@ def write_tfjs(
 def write_v2(prefix: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """A TensorFlow V2 checkpoint of one shard: `prefix`.index and `prefix`.data-00000-of-00001."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    pairs = {b"": _field(1, 1) + _field(3, _field(1, 1))}
+    pairs = {b"": field(1, 1) + field(3, field(1, 1))}
     data = b""
     for name, tensor in sorted(tensors.items()):
         part = tensor.tobytes()
-        entry = _field(1, DTYPES[str(tensor.dtype)]) + _field(2, _shape(tensor))
-        entry += _field(4, len(data)) + _field(5, len(part))
+        entry = field(1, DTYPES[str(tensor.dtype)]) + field(2, _shape(tensor))
+        entry += field(4, len(data)) + field(5, len(part))
         entry += bytes([6 << 3 | 5]) + crc32c.masked(part).to_bytes(4, "little")
         pairs[name.encode()] = entry
         data += part
@@ -68,20 +68,22 @@ def write_v2(prefix: Path, tensors: Mapping[str, np.ndarray]) -> None:
 def v1_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
     """A TensorFlow V1 checkpoint."""
     meta, pairs = b"", {}
-    for i, (name, tensor) in enumerate(sorted(tensors.items())):
-        full = b"".join(_field(1, b"") for _ in tensor.shape)
+    for name, tensor in sorted(tensors.items()):
+        full = b"".join(field(1, b"") for _ in tensor.shape)
         dtype = DTYPES[str(tensor.dtype)]
-        described = _field(1, name.encode()) + _field(2, _shape(tensor)) + _field(3, dtype) + _field(4, full)
-        meta += _field(1, described)
-        values = _field(1, dtype) + _field(5 if dtype == 1 else 4, tensor.tobytes())
-        piece = _field(1, name.encode()) + _field(2, full) + _field(3, values)
-        pairs[b"\0%08d" % i] = _field(2, piece)
-    return _table({b"": _field(1, meta), **pairs})
+        described = field(1, name.encode()) + field(2, _shape(tensor)) + field(3, dtype) + field(4, full)
+        meta += field(1, described)
+        values = field(1, dtype) + field(5 if dtype == 1 else 4, tensor.tobytes())
+        piece = field(1, name.encode()) + field(2, full) + field(3, values)
+        # The key in TensorFlow's ordered code: 0, the name, the rank, and start 0 and length -1 of each dimension.
+        rank = bytes([1, tensor.ndim]) if tensor.ndim else b"\0"
+        pairs[b"\0" + name.encode() + b"\0\1" + rank + b"\x80\x7f" * tensor.ndim] = field(2, piece)
+    return _table({b"": field(1, meta), **pairs})
 
 
 def mag_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
     """A Magenta bundle."""
-    return _field(1, _field(1, b"attention_rnn")) + _field(2, v1_bytes(tensors)) + _field(3, b"a graph")
+    return field(1, field(1, b"attention_rnn")) + field(2, v1_bytes(tensors)) + field(3, b"a graph")
 
 
 def _table(pairs: Mapping[bytes, bytes]) -> bytes:
@@ -103,10 +105,10 @@ def _block(pairs: Mapping[bytes, bytes]) -> bytes:
 
 
 def _shape(tensor: np.ndarray) -> bytes:
-    return b"".join(_field(2, _field(1, size)) for size in tensor.shape)
+    return b"".join(field(2, field(1, size)) for size in tensor.shape)
 
 
-def _field(number: int, value: int | bytes) -> bytes:
+def field(number: int, value: int | bytes) -> bytes:
     """A field of a protocol buffer."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)

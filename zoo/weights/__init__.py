@@ -1,14 +1,14 @@
 """Weights: cards, where bytes come from, checked and cached; their formats; and their names made ours.
 
 Weights in memory are `dict[str, np.ndarray]` with dotted names such as "encoder.forward.0.kernel". This room knows
-numpy only. Its modules are imported when a function needs them, so that listing cards stays cheap.
+numpy only. Its modules are imported when `load` needs them, so that listing cards stays cheap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.errors import WeightsError
 
@@ -42,17 +42,3 @@ def load(card: Card, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dic
     if shapes is not None:
         check_fit(weights, shapes, card.id)
     return weights
-
-
-def load_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors and the metadata of a safetensors file. Raises `WeightsError`."""
-    from zoo.weights.formats import safetensors
-
-    return safetensors.load(path)
-
-
-def save(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], half: bool = True) -> None:
-    """Writes a safetensors file that says what it is; `half` stores float32 as float16. Raises `WeightsError`."""
-    from zoo.weights.formats import safetensors
-
-    safetensors.write(path, tensors, metadata, half)

@@ -105,8 +105,6 @@ def _fetch(card: Card, source: Source, notes: list[str]) -> Path:
     part = cache.cache_folder() / "partial" / _key(source)
     with cache.writing(part):
         part.parent.mkdir(parents=True, exist_ok=True)
-    if not source.sha256:
-        part.unlink(missing_ok=True)  # nothing could tell whether the rest still belongs to the beginning
     label = f"{card.id} {Path(source.name).name}"
     mirror = os.environ.get("ZOO_MIRROR", "")
     if mirror.startswith(("http://", "https://")):
@@ -141,6 +139,8 @@ def _keep(part: Path, source: Source) -> Path:
 
 def _download_verified(url: str, part: Path, source: Source, label: str) -> None:
     """Leaves the verified file in `part`; goes on from what an interrupted download left there."""
+    if not source.sha256:
+        part.unlink(missing_ok=True)  # nothing could tell whether the rest still belongs to the beginning
     resumed = part.exists()
     download(url, part, source.bytes, label)
     problem = cache.mismatch(part, source.sha256, source.bytes)

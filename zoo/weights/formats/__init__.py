@@ -88,8 +88,6 @@ def _sniff_file(path: Path, suffix: str) -> str:
         tail = file.read()
     if tail == _TABLE_END:
         return "tf-checkpoint"
-    if head[:8] == b"\x89HDF\r\n\x1a\n":
-        return "keras-hdf5"
     if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and suffix in (".pt", ".pth", ".ckpt", ".bin")):
         return "torch"
     if suffix == ".safetensors" or head[8:9] == b"{":

@@ -58,6 +58,20 @@ def number(found: dict[int, list[Value]], field: int, default: int = 0) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+def numbers(found: dict[int, list[Value]], field: int) -> list[int]:
+    """All values of a repeated integer field, packed or not, signed as int64."""
+    values: list[int] = []
+    for part in found.get(field, []):
+        if isinstance(part, int):
+            values.append(part)
+            continue
+        at = 0
+        while at < len(part):
+            value, at = varint(part, at)
+            values.append(value)
+    return [value - (1 << 64) if value >> 63 else value for value in values]
+
+
 def text(found: dict[int, list[Value]], field: int) -> str:
     """The last value of a string field."""
     return raw(found, field).tobytes().decode()

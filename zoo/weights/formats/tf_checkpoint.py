@@ -116,15 +116,9 @@ def _tensor(found: dict[int, list[protobuf.Value]], dtype: int) -> np.ndarray:
     """The values of a TensorProto, flat: its raw content, or the packed numbers of its dtype's own field."""
     if 4 in found:
         return _array(raw(found, 4), dtype, (-1,))
-    packed = b"".join(bytes(part) for part in found.get(_VALUES[dtype], []) if not isinstance(part, int))
     if _DTYPES[dtype] in ("<f4", "<f8"):
-        return _array(packed, dtype, (-1,))
-    values = [part for part in found.get(_VALUES[dtype], []) if isinstance(part, int)]
-    at, view = 0, memoryview(packed)
-    while at < len(view):
-        value, at = protobuf.varint(view, at)
-        values.append(value)
-    bits = np.array(values, np.uint64).astype(f"<u{np.dtype(_DTYPES[dtype]).itemsize}")
+        return _array(raw(found, _VALUES[dtype]), dtype, (-1,))
+    bits = np.array(protobuf.numbers(found, _VALUES[dtype]), np.int64).astype(f"<u{np.dtype(_DTYPES[dtype]).itemsize}")
     return _array(bits.tobytes(), dtype, (-1,))
 
 
