@@ -14,7 +14,7 @@ from zoo.music.bars import Measures
 from zoo.music.score import Score
 
 _LENGTH = re.compile(r"(\d+)(?:%(\d+))?(\.*)")
-_PITCH = re.compile(r"([a-g]+|[A-G]+)(#*|-*)")
+_PITCH = re.compile(r"([a-g]+|[A-G]+)([#-]*)")
 _METER = re.compile(r"\*M(\d+)/(\d+)$")
 _TEMPO = re.compile(r"\*MM(\d+(?:\.\d+)?)$")
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -107,7 +107,7 @@ def _rearranged(tokens: list[str], spines: list[_Spine], source: str, number: in
 def _add(token: str, track: int, now: float, measures: Measures, where: str) -> float:
     """Adds the notes of a token (several, with spaces between, for a chord); returns its length in quarters."""
     length = 0.0
-    for note in token.split(" "):
+    for note in token.split():
         if "q" in note or "Q" in note:  # grace note
             continue
         number = _LENGTH.search(note)
