@@ -143,14 +143,15 @@ class Measures:
                 notes.append(note._replace(start=start, end=end))
             if note.tied_on:
                 open_ties[key] = index, note.end
-        start, end, pitch, track, *_, is_drum = zip(*notes, strict=True) if notes else [()] * 7
-        tracks = range(max([*self.names, *track, -1]) + 1)
+        rows = [(note.start, note.end, note.pitch, note.track, note.is_drum) for note in notes]
+        onsets, ends, pitch, track, is_drum = np.array(rows, np.float64).reshape(-1, 5).T
+        tracks = range(max([*self.names, *(note.track for note in notes)], default=-1) + 1)
         return Score.of(
-            start,
-            end,
+            onsets,
+            ends,
             pitch,
             track=track,
-            program=[self.programs.get(i, 0) for i in track],
+            program=[self.programs.get(note.track, 0) for note in notes],
             is_drum=is_drum,
             tempos=np.array([(moved(at), qpm) for at, qpm in sorted(self._tempos)]).reshape(-1, 2),
             meters=meters,

@@ -1,6 +1,6 @@
 """Standard MIDI files ⇄ `Score`, through symusic: a thousand files a second.
 
-symusic trusts its input: bytes that break the format's rules crash the process. `_canonical` therefore walks every
+symusic trusts its input: bytes that break the format's rules crash the process. `_track_chunks` therefore walks every
 event first (a regular expression takes the channel events, so it costs little) and hands on only what is well formed.
 
 The notes equal those of note_seq's `midi_to_note_sequence` (pretty_midi's rules), also where symusic itself differs:
@@ -43,7 +43,8 @@ _END_OF_TRACK = b"\xff\x2f"
 _META_LENGTHS = {_END_OF_TRACK: 0, b"\xff\x51": 3, b"\xff\x58": 4, b"\xff\x59": 2}
 
 # Appended to each track: after a very long time, a note-off for every channel and pitch. symusic forgets notes that
-# are never closed, but `_pair` must see them: an earlier note-off may have closed them.
+# are never closed, but `_pair` must see them: an earlier note-off may have closed them. One note-off closes one note in
+# symusic, so where some were open it is tried again with more.
 _LATE = 1 << 27
 _CLOSE_ALL = b"\xc0\x80\x80\x00" + b"\x00".join(
     bytes([0x80 | channel, 0, 0]) + b"".join(bytes([0, pitch, 0]) for pitch in range(1, 128)) for channel in range(16)
@@ -58,30 +59,28 @@ def read_midi(data: bytes, source: str = "MIDI data") -> Score:
     """
     import symusic
 
-    try:
-        midi: Any = symusic.Score.from_midi(_canonical(data, source))
-        tracks = [(track, track.notes.numpy(), track.name) for track in midi.tracks]
-    except (ValueError, RuntimeError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: corrupt MIDI ({error}); export it again") from None
-    columns = []
-    for index, (track, notes, _) in enumerate(tracks):
-        kept, end = _pair(notes["time"], notes["time"] + notes["duration"], notes["pitch"].astype(np.int32))
-        count = int(kept.sum())
-        program, is_drum = np.full(count, track.program), np.full(count, track.is_drum)
-        start, pitch, velocity = (notes[name][kept] for name in ("time", "pitch", "velocity"))
-        columns.append((start, end, pitch, velocity, np.full(count, index), program, is_drum))
+    tpq, chunks = _track_chunks(data, source)
+    still_open = 0
+    for rounds in (1, 4, 16, 64, 256):
+        try:
+            midi: Any = symusic.Score.from_midi(_closed(tpq, chunks, rounds))
+            tracks = [(track, track.notes.numpy(), track.name) for track in midi.tracks]
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{source}: corrupt MIDI ({error}); export it again") from None
+        before, still_open = still_open, sum(int((notes["duration"] >= _LATE).sum()) for _, notes, _ in tracks)
+        if still_open == before or rounds * len(chunks) > 512:
+            break
+    columns = [_columns(notes, track, index, source) for index, (track, notes, _) in enumerate(tracks)]
     start, end, *rest = (np.concatenate(column) for column in zip(*columns, strict=True)) if columns else [()] * 7
-    if len(start) and (min(start) < 0 or max(end) > _MAX_TICK):
-        raise InputError(f"{source}: corrupt MIDI (a note at tick {max(end)}); export it again")
-    tempos = [(tempo.time, 6e7 / tempo.mspq) for tempo in midi.tempos if tempo.mspq > 0]
-    meters = [(m.time, m.numerator, m.denominator) for m in midi.time_signatures if m.numerator > 0]
-    tpq = midi.ticks_per_quarter
+    tempos, meters = midi.tempos.numpy(), midi.time_signatures.numpy()
+    tempo = tempos["mspq"] > 0
+    meter = (meters["numerator"] > 0) & (meters["denominator"] > 0)
     return Score.of(
         np.asarray(start) / tpq,
         np.asarray(end) / tpq,
         *rest,
-        tempos=_changes(tempos, tpq, 2),
-        meters=_changes(meters, tpq, 3),
+        tempos=_changes(tempos["time"][tempo] / tpq, 6e7 / tempos["mspq"][tempo]),
+        meters=_changes(meters["time"][meter] / tpq, meters["numerator"][meter], meters["denominator"][meter]),
         track_names=tuple(name for _, _, name in tracks),
         source=source,
     )
@@ -96,7 +95,7 @@ def midi_bytes(score: Score) -> bytes:
 
     midi = symusic.Score(TICKS_PER_QUARTER)
     for at, qpm in score.tempos if len(score.tempos) else [(0.0, 120.0)]:
-        midi.tempos.append(symusic.Tempo(int(ticks(at)), qpm))
+        midi.tempos.append(symusic.Tempo(int(ticks(at)), max(qpm, 60e6 / 0xFFFFFF)))
     for at, numerator, denominator in score.meters:
         midi.time_signatures.append(symusic.TimeSignature(int(ticks(at)), int(numerator), int(denominator)))
     start, end = ticks(score.start), ticks(score.end)
@@ -126,17 +125,35 @@ def _pair(start: Ints, end: Ints, pitch: Ints) -> tuple[Bools, Ints]:
     return kept, (off & 0xFFFFFFFF).astype(np.int32)[kept]
 
 
-def _changes(rows: list[tuple[float, ...]], tpq: int, width: int) -> Floats:
-    """Rows of (tick, values…) as a table with quarters first; the last at each tick holds, repetitions are dropped."""
-    table: list[tuple[float, ...]] = []
-    for tick, *values in [(row[0], *row[1:]) for row in dict((row[0], row) for row in rows).values()]:
-        if not table or table[-1][1:] != tuple(values):
-            table.append((tick / tpq, *values))
-    return np.array(table, np.float64).reshape(-1, width)
+def _columns(notes: dict[str, Any], track: Any, index: int, source: str) -> tuple[Any, ...]:
+    """A track's notes as the columns of a `Score`, start and end in ticks."""
+    if len(notes["time"]) and (notes["time"].min() < 0 or notes["time"].max() > _MAX_TICK):
+        raise InputError(f"{source}: corrupt MIDI (a note at tick {notes['time'].max()}); export it again")
+    kept, end = _pair(notes["time"], notes["time"] + notes["duration"], notes["pitch"].astype(np.int32))
+    start, pitch, velocity = (notes[name][kept] for name in ("time", "pitch", "velocity"))
+    of_track = (np.full(len(start), value) for value in (index, track.program, track.is_drum))
+    return (start, end, pitch, velocity, *of_track)
 
 
-def _canonical(data: bytes, source: str) -> bytes:
-    """The file rebuilt from its well-formed tracks, each closed by `_CLOSE_ALL`."""
+def _changes(quarters: Floats, *values: Any) -> Floats:
+    """A table of changes, one a row: of several at one time the last holds, and repetitions are dropped."""
+    last = np.append(np.diff(quarters) > 0, True)[: len(quarters)]
+    table = np.stack([quarters, *values], axis=1).astype(np.float64)[last]
+    new = np.any(np.diff(table[:, 1:], axis=0, prepend=0.0) != 0, axis=1)
+    return table[new]
+
+
+def _closed(tpq: int, tracks: list[bytes], rounds: int) -> bytes:
+    """The file rebuilt from its tracks' events, with `_CLOSE_ALL` at the end of those that have any."""
+    end = b"\x00" + _END_OF_TRACK + b"\x00"
+    close = _CLOSE_ALL + (rounds - 1) * (b"\x00" + _CLOSE_ALL[4:])
+    bodies = [track + close + end if track else end for track in tracks]
+    header = struct.pack(">4sIHHH", b"MThd", 6, 1, len(tracks), tpq)
+    return header + b"".join(struct.pack(">4sI", b"MTrk", len(body)) + body for body in bodies)
+
+
+def _track_chunks(data: bytes, source: str) -> tuple[int, list[bytes]]:
+    """Ticks per quarter and the events of each track, all of them well formed, without the end-of-track."""
     if data[:4] != b"MThd":
         raise InputError(f"{source}: not a MIDI file (it doesn't start with MThd)")
     if len(data) < 14:
@@ -146,7 +163,8 @@ def _canonical(data: bytes, source: str) -> bytes:
         raise InputError(f"{source}: timed in SMPTE frames; export it again with ticks per quarter note")
     if length < 6 or kind > 2 or division == 0:
         raise InputError(f"{source}: corrupt MIDI header; export it again")
-    tracks, at = [], 8 + length
+    tracks: list[bytes] = []
+    at = 8 + length
     while len(tracks) < count:
         if at + 8 > len(data):
             raise InputError(f"{source}: truncated MIDI ({len(tracks)} of {count} tracks); copy or download it again")
@@ -157,9 +175,7 @@ def _canonical(data: bytes, source: str) -> bytes:
                 raise InputError(f"{source}: truncated MIDI (track {len(tracks)} is cut); copy or download it again")
             tracks.append(data[at : _events_end(data, at, end, source)])
         at = end
-    bodies = [track + _CLOSE_ALL + b"\x00" + _END_OF_TRACK + b"\x00" for track in tracks]
-    header = struct.pack(">4sIHHH", b"MThd", 6, 1, len(tracks), division)
-    return header + b"".join(struct.pack(">4sI", b"MTrk", len(body)) + body for body in bodies)
+    return division, tracks
 
 
 def _events_end(data: bytes, at: int, end: int, source: str) -> int:

@@ -1,9 +1,8 @@
 """MusicXML (partwise, timewise, compressed .mxl) → `Score`.
 
 Parts become tracks, the voices and staves of a part are merged, tied notes joined, transposing instruments sound at
-concert pitch, chord symbols are kept. Repeats are not unfolded; grace and cue notes are dropped. Measures are put on the
-metre's grid by `bars.align`. A reader of our own because the pickup has to be put on the grid, and because music21 takes
-seconds a file.
+concert pitch, chord symbols are kept. Repeats are not unfolded; grace and cue notes are dropped. Measures are put on
+the metre's grid by `bars.align`, which neither note_seq's parser nor music21 do (and music21 takes seconds a file).
 
 Files are not trusted: archives are read in memory and only up to `_MAX_BYTES`, documents that declare entities are
 refused, and no external entity is ever fetched (expat does not).
@@ -13,6 +12,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -58,6 +58,8 @@ _KINDS = {  # MusicXML's names of chord qualities as suffixes of chord symbols
     "pedal": "ped",
 }
 
+_UNZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError)
+
 Element = ElementTree.Element
 
 
@@ -71,15 +73,7 @@ def read_mxl(data: bytes, source: str = "MXL data") -> Score:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             name = _score_name(archive, source)
             return read_musicxml(_member(archive, name, source), source)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        OSError,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+    except _UNZIP_ERRORS as error:
         raise InputError(f"{source}: can't be unpacked ({error}); export or download it again") from None
 
 
@@ -176,7 +170,7 @@ class _Part:
         """Adds a measure that begins at `begin` quarters to `out`; returns where it ends."""
         at = end = onset = begin
         for element in measure:
-            length = float(element.findtext("duration", "0")) / self.divisions
+            length = _finite(element.findtext("duration", "0")) / self.divisions
             match element.tag:
                 case "note" if element.find("grace") is None:
                     if element.find("chord") is None:
@@ -192,16 +186,16 @@ class _Part:
                     out.add_chord(at + self._offset(element), _symbol(element))
                 case "direction" | "sound":
                     for sound in element.iter("sound"):
-                        if float(sound.get("tempo", "0")) > 0:
-                            out.add_tempo(max(begin, at + self._offset(element)), float(sound.get("tempo", "0")))
+                        if _finite(sound.get("tempo", "0")) > 0:
+                            out.add_tempo(max(begin, at + self._offset(element)), _finite(sound.get("tempo", "0")))
             end = max(end, at)
         return end
 
     def _offset(self, element: Element) -> float:
-        return float(element.findtext("offset", "0")) / self.divisions
+        return _finite(element.findtext("offset", "0")) / self.divisions
 
     def _read_attributes(self, element: Element, out: Measures) -> None:
-        self.divisions = float(element.findtext("divisions", "0")) or self.divisions
+        self.divisions = _finite(element.findtext("divisions", "0")) or self.divisions
         transpose = element.find("transpose")
         if transpose is not None:
             octaves = float(transpose.findtext("octave-change", "0"))
@@ -228,6 +222,12 @@ class _Part:
         out.add_note(onset, onset + length, number, self.track, "start" in ties, "stop" in ties, drum)
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text.strip()} where a number is needed")
+    return number
+
+
 def _step(element: Element, tag: str) -> int:
     step = element.findtext(tag, "").strip()
     if step not in _STEPS:
@@ -241,20 +241,16 @@ def _symbol(harmony: Element) -> str:
     root = _note_name(harmony, "root")
     if kind == "none" or not root:
         return "N.C."
-    degrees = "".join(
-        (
-            "no"
-            if degree.findtext("degree-type") == "subtract"
-            else "add"
-            if degree.findtext("degree-type") == "add"
-            else ""
-        )
-        + _ACCIDENTALS.get(round(float(degree.findtext("degree-alter") or 0)), "")
-        + degree.findtext("degree-value", "")
-        for degree in harmony.iterfind("degree")
-    )
+    degrees = "".join(_degree(degree) for degree in harmony.iterfind("degree"))
     bass = _note_name(harmony, "bass")
     return root + _KINDS.get(kind, "") + (f"({degrees})" if degrees else "") + (f"/{bass}" if bass else "")
+
+
+def _degree(degree: Element) -> str:
+    """An altered degree: b5, add9, no3."""
+    verb = {"add": "add", "subtract": "no"}.get(degree.findtext("degree-type", ""), "")
+    alter = round(float(degree.findtext("degree-alter") or 0))
+    return verb + _ACCIDENTALS.get(alter, "") + degree.findtext("degree-value", "")
 
 
 def _note_name(harmony: Element, which: str) -> str:

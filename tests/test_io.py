@@ -1,0 +1,600 @@
+"""Readers: the same notes as the reference parsers, notation on the metre's grid, bad files as one clear line."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import random
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import shared
+from zoo.errors import InputError
+from zoo.music.bars import align
+from zoo.music.io import from_note_sequence, read, read_pieces, to_note_sequence, write_midi
+from zoo.music.kern import read_kern
+from zoo.music.midi import read_midi
+from zoo.music.musicxml import read_musicxml, read_mxl
+from zoo.music.note_sequence import note_sequence_class
+from zoo.music.score import Score
+
+Event = tuple[int, bytes]
+
+
+def variable_length(number: int) -> bytes:
+    out = [number & 0x7F]
+    while number := number >> 7:
+        out.append(0x80 | number & 0x7F)
+    return bytes(reversed(out))
+
+
+def midi(*tracks: Iterable[Event], division: int = 480, kind: int = 1) -> bytes:
+    """A MIDI file of tracks of (tick, event bytes), ticks ascending."""
+    chunks = [struct.pack(">4sIHHH", b"MThd", 6, kind, len(tracks), division)]
+    for events in tracks:
+        events = list(events)
+        ticks = [0, *(tick for tick, _ in events)]
+        deltas = [variable_length(after - before) for before, after in itertools.pairwise(ticks)]
+        body = b"".join(delta + event for delta, (_, event) in zip(deltas, events, strict=True)) + b"\x00\xff\x2f\x00"
+        chunks.append(struct.pack(">4sI", b"MTrk", len(body)) + body)
+    return b"".join(chunks)
+
+
+def on(pitch: int, velocity: int = 80, channel: int = 0) -> bytes:
+    return bytes([0x90 | channel, pitch, velocity])
+
+
+def off(pitch: int, channel: int = 0) -> bytes:
+    return bytes([0x80 | channel, pitch, 0])
+
+
+def program(number: int, channel: int = 0) -> bytes:
+    return bytes([0xC0 | channel, number])
+
+
+def tempo(microseconds: int) -> bytes:
+    return b"\xff\x51\x03" + struct.pack(">I", microseconds)[1:]
+
+
+def note_seq_notes(data: bytes) -> np.ndarray:
+    """Rows of (start, end, pitch, velocity, program, is_drum) by note_seq, sorted; times in seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # note_seq, pydub and pretty_midi all warn
+        from note_seq import midi_io
+
+        notes = midi_io.midi_to_note_sequence(data).notes
+    return sorted_rows([(n.start_time, n.end_time, n.pitch, n.velocity, n.program, n.is_drum) for n in notes])
+
+
+def our_notes(data: bytes) -> np.ndarray:
+    s = read_midi(data)
+    columns = (s.seconds_at(s.start), s.seconds_at(s.end), s.pitch, s.velocity, s.program, s.is_drum)
+    return sorted_rows(np.stack(columns, axis=1).tolist())
+
+
+def sorted_rows(rows: list) -> np.ndarray:
+    table = np.round(np.array(rows, np.float64).reshape(-1, 6), 6)
+    return table[np.lexsort(table.T)]
+
+
+WEIRD = {
+    "overlap, two note-offs": [(0, on(60)), (5, on(60, 81)), (10, off(60)), (15, off(60))],
+    "overlap, one note-off": [(0, on(60)), (5, on(60, 81)), (10, off(60))],
+    "struck again before it ends": [(0, on(60)), (10, on(60, 81)), (10, off(60)), (20, off(60))],
+    "struck again as it ends": [(0, on(60)), (10, off(60)), (10, on(60, 81)), (20, off(60))],
+    "no length": [(0, on(60)), (0, off(60)), (10, on(61)), (20, off(61))],
+    "never ends": [(0, on(60)), (5, on(62)), (15, off(62))],
+    "note-off alone": [(0, off(60)), (5, on(60)), (15, off(60)), (20, off(60))],
+    "velocity 0": [(0, on(60)), (5, on(60, 0)), (15, on(60)), (20, on(60, 0))],
+    "running status": [(0, on(60)), (5, bytes([60, 0])), (9, bytes([64, 70])), (12, bytes([64, 0]))],
+    "running status after a meta event": [(0, on(60)), (0, b"\xff\x01\x02hi"), (5, bytes([60, 0]))],
+    "drums and programmes": [
+        (0, program(3, 2)),
+        (0, on(36, 99, 9)),
+        (1, on(60, 80, 2)),
+        (2, off(60, 2)),
+        (2, program(7, 2)),
+        (3, on(60, 80, 2)),
+        (4, off(60, 2)),
+        (20, off(36, 9)),
+    ],
+    "tempo changes": [
+        (0, tempo(500_000)),
+        (0, tempo(400_000)),
+        (0, on(60)),
+        (480, tempo(400_000)),
+        (960, tempo(250_000)),
+        (960, tempo(200_000)),
+        (1920, off(60)),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", WEIRD)
+def test_midi_weird_notes_equal_note_seq(name: str) -> None:
+    data = midi(WEIRD[name])
+    np.testing.assert_array_equal(our_notes(data), note_seq_notes(data))
+
+
+def test_midi_random_notes_equal_note_seq() -> None:
+    """Notes that overlap, collide and stay open, in any order, no two events of a pitch in one tick."""
+    rng = random.Random(0)
+    for _ in range(200):
+        ticks = sorted(rng.sample(range(300), 60))
+        events = [rng.choice([on, off])(rng.randrange(60, 63), channel=rng.choice([0, 9])) for _ in ticks]
+        data = midi(zip(ticks, events, strict=True), [(5, on(1)), (9, off(1))])
+        np.testing.assert_array_equal(our_notes(data), note_seq_notes(data))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("archive", ["pop909", "nottingham", "groove"])
+def test_midi_real_files_equal_note_seq(archive: str) -> None:
+    files = archived_midi(archive, 6)
+    assert len(files) == 6
+    for data in files:
+        ours, theirs = our_notes(data), note_seq_notes(data)
+        assert len(ours) > 20
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+
+
+def archived_midi(name: str, count: int) -> list[bytes]:
+    """The first `count` MIDI files of a shared archive."""
+    import tarfile
+
+    found = []
+    with tarfile.open(shared.path(f"data/{name}.tar.gz")) as archive:
+        for member in archive:
+            if member.name.endswith(".mid") and (file := archive.extractfile(member)):
+                found.append(file.read())
+            if len(found) == count:
+                break
+    return found
+
+
+def test_midi_metre_tempo_and_names() -> None:
+    meta = [(0, b"\xff\x03\x04Lead"), (0, b"\xff\x58\x04\x03\x02\x18\x08"), (0, tempo(600_000)), (960, tempo(500_000))]
+    late = [(1440, b"\xff\x58\x04\x06\x03\x18\x08"), (1440, b"\xff\x58\x04\x06\x03\x18\x08"), (1440, on(60))]
+    score = read_midi(midi([*meta, *late, (1920, off(60))]))
+    assert score.meters.tolist() == [[0, 3, 4], [3, 6, 8]]
+    assert score.tempos.tolist() == [[0, 100], [2, 120]]
+    assert (score.start.tolist(), score.end.tolist(), score.track_names) == ([3.0], [4.0], ("Lead",))
+
+
+def test_midi_round_trip(tmp_path: Path) -> None:
+    start = np.arange(40) / 4
+    score = Score.of(
+        start,
+        start + 1 / 3,
+        48 + np.arange(40),
+        velocity=1 + np.arange(40),
+        track=np.arange(40) % 20,
+        program=np.where(np.arange(40) % 20 == 3, 0, 12),
+        is_drum=np.arange(40) % 20 == 3,
+        tempos=np.array([[0, 90.0], [4, 150.0]]),
+        meters=np.array([[0, 2, 2.0], [8, 6, 8]]),
+        track_names=tuple(f"part {i}" for i in range(20)),
+    )
+    path = tmp_path / "new" / "piece.mid"
+    write_midi(score, path)
+    again = read(path)
+    np.testing.assert_allclose(again.start, score.start)
+    np.testing.assert_allclose(again.end, score.end)
+    for name in ("pitch", "velocity", "program", "is_drum", "meters"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(score, name))
+    np.testing.assert_allclose(again.tempos, score.tempos, rtol=1e-6)  # whole microseconds
+    assert sorted(again.track_names) == sorted(score.track_names)
+    assert os.listdir(path.parent) == ["piece.mid"]
+
+
+def test_note_sequence_round_trip(tmp_path: Path) -> None:
+    score = Score.of(
+        [0, 1, 2.5, 7],
+        [1, 2, 3, 8],
+        [60, 62, 64, 36],
+        velocity=[1, 64, 127, 90],
+        track=[0, 0, 1, 2],
+        program=[0, 0, 40, 0],
+        is_drum=[False, False, False, True],
+        tempos=np.array([[0, 90.0], [2, 60.0], [6.5, 200.0]]),
+        meters=np.array([[0, 3, 4.0], [3, 4, 4]]),
+        chords=((0.0, "Am7"), (3.0, "N.C.")),
+        track_names=("melody", "", "drums"),
+    )
+    sequence = to_note_sequence(score)
+    assert sequence.notes[2].start_time == pytest.approx(2 * 60 / 90 + 0.5)
+    binary, text = tmp_path / "a.pb", tmp_path / "a.pbtxt"
+    binary.write_bytes(sequence.SerializeToString())
+    text.write_text(str(sequence))
+    for again in (from_note_sequence(sequence), read(sequence), read(binary), read(text)):
+        for name in ("start", "end", "tempos", "meters"):
+            np.testing.assert_allclose(getattr(again, name), getattr(score, name), atol=1e-9)
+        for name in ("pitch", "velocity", "track", "program", "is_drum"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(score, name))
+        assert [symbol for _, symbol in again.chords] == ["Am7", "N.C."]
+        assert again.track_names == score.track_names
+
+
+def test_note_sequence_is_the_class_of_note_seq() -> None:
+    ours = note_sequence_class()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import note_seq
+
+        chord = note_seq.NoteSequence.TextAnnotation.CHORD_SYMBOL
+    assert ours is note_seq.NoteSequence
+    assert chord == ours.TextAnnotation.CHORD_SYMBOL
+
+
+def test_note_sequence_of_steps_and_without_velocity() -> None:
+    sequence = note_sequence_class()()
+    sequence.quantization_info.steps_per_quarter = 4
+    sequence.tempos.add(qpm=90)
+    sequence.notes.add(pitch=60, quantized_start_step=2, quantized_end_step=5)
+    sequence.notes.add(pitch=61, quantized_start_step=3, quantized_end_step=3)
+    score = from_note_sequence(sequence)
+    np.testing.assert_allclose([score.start[0], score.end[0], score.velocity[0]], [0.5, 1.25, 80])
+    assert len(score) == 1
+
+
+@pytest.mark.parametrize(
+    ("lengths", "meter", "expected"),
+    [
+        pytest.param([4, 4, 4], (4, 4), [0, 4, 8], id="no pickup"),
+        pytest.param([1, 4, 4, 3], (4, 4), [3, 4, 8, 12], id="pickup ends on a bar line"),
+        pytest.param([1, 2, 2], (2, 4), [3, 4, 6], id="pickup in 2/4 ends on a bar line of 4/4"),
+        pytest.param([1, 3, 3], (3, 4), [2, 3, 6], id="pickup in 3/4"),
+        pytest.param([4, 3, 1, 4], (4, 4), [0, 4, 7, 8], id="bar split at a repeat"),
+        pytest.param([4, 3, 4], (4, 4), [0, 4, 8], id="bar cut short"),
+        pytest.param([4, 1, 4], (4, 4), [0, 7, 8], id="pickup in the middle"),
+        pytest.param([4, 3, 3, 4], (4, 4), [0, 4, 8, 12], id="halves that do not fit"),
+        pytest.param([4, 5, 4], (4, 4), [0, 4, 12], id="cadenza"),
+        pytest.param([2], (4, 4), [0], id="one short measure"),
+        pytest.param([5, 4, 4], None, [0, 5, 9], id="free metre"),
+    ],
+)
+def test_align(lengths: list[float], meter: tuple[int, int] | None, expected: list[float]) -> None:
+    starts, _ = align(lengths, [meter] * len(lengths))
+    assert starts == expected
+
+
+def test_align_metre_changes() -> None:
+    starts, changes = align([3, 2, 4, 5.5, 4], [(3, 4), (3, 4), (4, 4), None, (4, 4)])
+    assert starts == [0, 3, 6, 10, 15.5]
+    assert changes.tolist() == [[0, 3, 4], [6, 4, 4], [10, 22, 16], [15.5, 4, 4]]
+
+
+KERN = """!! a comment
+**kern\t**dynam\t**kern
+*I"Voice\t*\t*I"Bass
+*M4/4\t*\t*M4/4
+*MM90\t*\t*
+4g\tp\t4GG
+=1\t=1\t=1
+4.cc#\t.\t2C 2E- 2G
+8dd-\t.\t.
+12ee\tf\t4r
+12ff\t.\t.
+12gg\t.\t.
+[4aa\t.\t4BB--
+=2\t=2\t=2
+*^\t*\t*
+4aa_\t4f\t.\t1CC
+qb\t.\t.\t.
+2.aa]\t2.d\t.\t.
+*v\t*v\t*\t*
+=3\t=3\t=3
+3%2cc\t.\t1r
+*-\t*-\t*-
+"""
+
+
+def test_kern() -> None:
+    score = read_kern(KERN)
+    voice = score.select(score.track == 0)
+    third = 1 / 3
+    expected = [
+        (3, 4, 67),
+        (4, 5.5, 73),
+        (5.5, 6, 73),
+        (6, 6 + third, 76),
+        (6 + third, 6 + 2 * third, 77),
+        (6 + 2 * third, 7, 79),
+        (8, 9, 65),
+        (9, 12, 62),
+        (12, 12 + 8 * third, 72),
+        (7, 12, 81),
+    ]
+    np.testing.assert_allclose(
+        sorted(zip(voice.start, voice.end, voice.pitch, strict=True)), sorted(expected), atol=1e-9
+    )
+    bass = score.select(score.track == 1)
+    assert bass.pitch.tolist() == [43, 48, 51, 55, 45, 36]
+    assert score.meters.tolist() == [[0, 4, 4]]
+    assert score.tempos.tolist() == [[3, 90]]
+    assert score.track_names == ("Voice", "Bass")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("**kern\n4c\t4d\n*-\n", "line 2 has 2 columns instead of 1"),
+        ("**text\nla\n*-\n", r"no \*\*kern spine"),
+        ("**kern\n[c\n*-\n", "no duration"),
+        ("**kern\t**kern\n*x\t*x\n*-\t*-\n", "exchanged"),
+    ],
+)
+def test_kern_errors(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_kern(text)
+
+
+def measure(*children: str, **attributes: str) -> str:
+    return "<measure " + " ".join(f'{k}="{v}"' for k, v in attributes.items()) + ">" + "".join(children) + "</measure>"
+
+
+def note(step: str, octave: int, duration: int, inner: str = "", before: str = "", alter: int = 0) -> str:
+    pitch = f"<pitch><step>{step}</step><alter>{alter}</alter><octave>{octave}</octave></pitch>"
+    return f"<note>{before}{pitch}<duration>{duration}</duration>{inner}</note>"
+
+
+def musicxml(*parts: str, head: str = "") -> bytes:
+    ids = [f"P{i}" for i in range(len(parts))]
+    names = "".join(
+        f'<score-part id="{id}"><part-name>Part {id}</part-name>'
+        f"<midi-instrument><midi-program>{25 + i}</midi-program></midi-instrument></score-part>"
+        for i, id in enumerate(ids)
+    )
+    bodies = "".join(f'<part id="{id}">{part}</part>' for id, part in zip(ids, parts, strict=True))
+    document = f"<score-partwise><part-list>{names}</part-list>{bodies}</score-partwise>"
+    return f'<?xml version="1.0" encoding="UTF-8"?>{head}{document}'.encode()
+
+
+ATTRIBUTES = "<attributes><divisions>{}</divisions><time><beats>3</beats><beat-type>4</beat-type></time>{}</attributes>"
+HARMONY = (
+    "<harmony><root><root-step>B</root-step><root-alter>-1</root-alter></root><kind>dominant</kind>"
+    "<bass><bass-step>D</bass-step></bass><degree><degree-value>9</degree-value><degree-alter>-1</degree-alter>"
+    "<degree-type>add</degree-type></degree></harmony>"
+)
+
+
+def two_parts() -> bytes:
+    """A quarter's pickup, then 3/4: ties over the bar line, two voices, a chord, grace and cue notes, a clarinet."""
+    transpose = "<transpose><chromatic>-2</chromatic></transpose>"
+    tie = '<tie type="start"/>'
+    first = measure(
+        ATTRIBUTES.format(2, transpose), '<direction><sound tempo="96"/></direction>', note("D", 5, 2), number="0"
+    )
+    first += measure(
+        HARMONY,
+        note("E", 5, 4, tie),
+        "<forward><duration>2</duration></forward><backup><duration>2</duration></backup>",
+        note("E", 5, 2, '<tie type="stop"/>' + tie),
+    )
+    first += measure(note("E", 5, 6, '<tie type="stop"/>'))
+    second = measure(ATTRIBUTES.format(4, ""), "<note><rest/><duration>4</duration></note>")
+    second += measure(
+        note("C", 3, 12),
+        "<backup><duration>12</duration></backup>",
+        note("G", 3, 0, before="<grace/>").replace("<duration>0</duration>", ""),
+        note("C", 4, 4),
+        note("E", 4, 4, before="<chord/>", alter=-1),
+        note("G", 4, 8, before="<cue/>"),
+    )
+    second += measure("<note><rest/><duration>12</duration></note>")
+    return musicxml(first, second)
+
+
+def rows_of(score: Score) -> list[tuple]:
+    return list(zip(score.start, score.end, score.pitch, score.track, score.program, strict=True))
+
+
+TWO_PARTS = [(2, 3, 72, 0, 24), (3, 6, 48, 1, 25), (3, 4, 60, 1, 25), (3, 4, 63, 1, 25), (3, 9, 74, 0, 24)]
+
+
+def test_musicxml() -> None:
+    score = read_musicxml(two_parts())
+    assert rows_of(score) == TWO_PARTS
+    assert score.meters.tolist() == [[0, 3, 4]]
+    assert score.tempos.tolist() == [[2, 96]]
+    assert score.chords == ((3.0, "Bb7(addb9)/D"),)
+    assert score.track_names == ("Part P0", "Part P1")
+
+
+def test_musicxml_timewise() -> None:
+    part = measure(ATTRIBUTES.format(1, ""), note("C", 4, 3)) + measure(note("D", 4, 3))
+    partwise = musicxml(part)
+    document = partwise.decode().replace("score-partwise", "score-timewise").replace('<part id="P0">', "")
+    document = document.replace("</part></score-timewise>", "</score-timewise>")
+    document = document.replace("<measure >", '<measure><part id="P0">').replace("</measure>", "</part></measure>")
+    assert rows_of(read_musicxml(document.encode())) == rows_of(read_musicxml(partwise))
+
+
+def test_musicxml_drums_and_free_metre() -> None:
+    unpitched = "<note><unpitched/><duration>{}</duration><instrument id='i'/></note>"
+    free = "<attributes><divisions>1</divisions><time><senza-misura/></time></attributes>"
+    document = musicxml(measure(free, unpitched.format(5)) + measure(unpitched.format(4)))
+    instrument = b'<midi-instrument id="i"><midi-unpitched>37</midi-unpitched>'
+    score = read_musicxml(document.replace(b"<midi-instrument>", instrument))
+    assert score.pitch.tolist() == [36, 36]
+    assert score.is_drum.all()
+    assert score.meters.tolist() == [[0, 20, 16], [5, 16, 16]]
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+CONTAINER = '<container><rootfiles><rootfile full-path="{}"/></rootfiles></container>'
+
+
+def test_mxl() -> None:
+    members = {"META-INF/container.xml": CONTAINER.format("b.xml").encode(), "a.xml": b"<no/>", "b.xml": two_parts()}
+    assert rows_of(read_mxl(zipped(members))) == TWO_PARTS
+    members["META-INF/container.xml"] = b"<container full-path='It's broken'>"
+    assert rows_of(read_mxl(zipped({**members, "a.xml": two_parts()}))) == TWO_PARTS
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(zipped({"a.txt": b"hi"}), "without a MusicXML score", id="no score"),
+        pytest.param(zipped({"a.xml": two_parts()})[:-30], "can't be unpacked", id="truncated"),
+        pytest.param(zipped({"a.xml": b" " * (65 << 20)}), "unpacks to more than 64 MiB", id="zip bomb"),
+        pytest.param(zipped({"a.xml": two_parts()}).replace(b"Part", b"Pxrt", 1), "can't be|well-formed", id="corrupt"),
+    ],
+)
+def test_mxl_errors(data: bytes, message: str) -> None:
+    if message == "can't be|well-formed":
+        half = len(data) // 3
+        data = data[:half] + bytes(20) + data[half + 20 :]
+    with pytest.raises(InputError, match=message) as error:
+        read_mxl(data, "x.mxl")
+    assert str(error.value).startswith("x.mxl: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"<html></html>", "its root is <html>", id="not music"),
+        pytest.param(two_parts()[:-9], "not well-formed", id="truncated"),
+        pytest.param(b"\xff\xfe<\x00a\x00", "not well-formed", id="UTF-16 cut"),
+        pytest.param(
+            musicxml(head='<!DOCTYPE s [<!ENTITY a SYSTEM "file:///etc/passwd">]>'), "entities", id="external entity"
+        ),
+        pytest.param(
+            musicxml(head='<!DOCTYPE s [<!ENTITY a "b">]>').decode().replace("UTF-8", "UTF-16").encode("utf-16"),
+            "entities",
+            id="entity in UTF-16",
+        ),
+        pytest.param(two_parts().replace(b"<octave>5", b"<octave>x"), "damaged", id="octave"),
+        pytest.param(two_parts().replace(b"<duration>2<", b"<duration>nan<"), "damaged", id="duration"),
+        pytest.param(two_parts().replace(b"<duration>2<", b"<duration>1e400<"), "damaged", id="infinite"),
+        pytest.param(two_parts().replace(b"<step>D", b"<step>H"), "no pitch named 'H'", id="step"),
+    ],
+)
+def test_musicxml_errors(data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_musicxml(data)
+
+
+def test_musicxml_nested_deeply() -> None:
+    with pytest.raises(InputError):
+        read_musicxml(b"<a>" * 200_000 + b"</a>" * 200_000)
+
+
+ABC = """X:1
+T:First
+M:2/4
+L:1/8
+Q:1/4=100
+K:G
+"Em"GA|B2 B2|BAGA|:B2 G2|"D"d4:|
+
+X:2
+T:A tuplet
+M:4/4
+L:1/8
+K:C
+(3CDE C6|
+
+X:1
+T:No pickup
+M:4/4
+L:1/4
+K:C
+CDEF|G4|
+"""
+
+
+def test_abc(tmp_path: Path) -> None:
+    path = tmp_path / "book.abc"
+    path.write_text(ABC)
+    (first, third), (error,) = read_pieces(path)
+    np.testing.assert_allclose(first.start[:5], [3, 3.5, 4, 5, 6], atol=1e-9)
+    assert first.pitch[:4].tolist() == [67, 69, 71, 71]
+    assert first.meters.tolist() == [[0, 2, 4]]
+    assert [symbol for _, symbol in first.chords] == ["Em", "D"]
+    assert third.start[0] == 0
+    assert "book.abc, tune 2: note_seq can't read this ABC" in str(error)
+    with pytest.raises(InputError, match="holds 3 tunes"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.mid", b"", "empty"),
+        ("a.mid", b"hello", "not MIDI, nor any other"),
+        ("a.mid", b"<!DOCTYPE html><html>", "an HTML page"),
+        ("a.mid", b"RIFF\x00\x00\x00\x00WAVE", "WAV audio"),
+        ("a.mxl", b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
+        ("a.pb", b"hello world", "not a serialised NoteSequence"),
+        ("a.pbtxt", b"notes { pitch: x }", "not a NoteSequence in text form"),
+        ("a.txt", midi([], division=0xE728), "SMPTE"),
+        ("a.abc", b"X:1\nK:C\n", "no notes"),
+        ("a.krn", b"**kern\n*M4/4\n*-\n", "no notes"),
+    ],
+)
+def test_read_errors(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=message) as error:
+        read(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_read_by_content(tmp_path: Path) -> None:
+    data = midi([(0, on(60)), (480, off(60))])
+    rmid = b"RIFF" + struct.pack("<I", len(data) + 12) + b"RMIDdata" + struct.pack("<I", len(data)) + data
+    contents = {
+        "a.txt": data,
+        "b.mid": rmid,
+        "c.mid": two_parts(),
+        "d.xml": KERN.encode(),
+        "e": ABC.split("\n\n")[0].encode(),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert len(read(tmp_path / name)) > 0
+
+
+def test_read_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    cases = {"missing.mid": "no such file", ".": "a folder", "pipe": "not a regular file", "a\0b": "can't be read"}
+    for name, message in cases.items():
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_read_without_permission(tmp_path: Path) -> None:
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi([]))
+    path.chmod(0)
+    with pytest.raises(InputError, match="Permission denied"):
+        read(path)
+
+
+def test_read_without_permission_simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi([]))
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(InputError, match=r"can't be read \(Permission denied\)"):
+        read(path)
