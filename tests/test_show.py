@@ -69,6 +69,9 @@ def test_layout_has_a_row_for_each_semitone_used_and_each_drum() -> None:
     assert rolled.drums == 2
     assert names[0] == "Bass drum"
     assert names[1] == "Snare"
+    melody = TRIO.pitch == 72
+    assert rolled.row[melody] - rolled.row[TRIO.pitch == 48] == 24
+    assert names[int(rolled.row[melody][0])] == "C5"
     by_row = {row: text for row, text in layout(MELODY).labels}
     assert [by_row[int(row)] for row in layout(MELODY).row] == ["C4", "E4", "G4", "C5"]
     assert rolled.parts == ("Melody", "Bass", "Drums")
@@ -401,10 +404,10 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
 
 
 def test_page_time_follows_the_tempo(tmp_path: Path) -> None:
-    slowing = Score.of([0, 2], [2, 4], [60, 62], tempos=np.array([[0.0, 120.0], [2.0, 60.0]]))
-    text = show.page("T", [show.Item("A", slowing)], tmp_path / "p.html").read_text("utf-8")
+    hurrying = Score.of([0, 2], [2, 4], [60, 62], tempos=np.array([[0.0, 60.0], [2.0, 120.0]]))
+    text = show.page("T", [show.Item("A", hurrying)], tmp_path / "p.html").read_text("utf-8")
     notes = [n for n in Elements(text).all("rect") if n.get("class") == "note"]
-    assert [(n["x"], n["width"]) for n in notes] == [("0.000%", "33.333%"), ("33.333%", "66.667%")]
+    assert [(n["x"], n["width"]) for n in notes] == [("0.000%", "66.667%"), ("66.667%", "33.333%")]
     assert 'data-seconds="3.000"' in text
 
 
@@ -412,12 +415,13 @@ HOSTILE = "</title></style></script>\"'><script>alert(1)</script><img src=x oner
 
 
 def test_hostile_text_is_only_text(tmp_path: Path) -> None:
-    score = Score.of([0, 1], [1, 2], [60, 61], track=[0, 1], track_names=(HOSTILE, HOSTILE), chords=((0.0, HOSTILE),))
-    item = show.Item(HOSTILE, score, audio.render(score), b"MThd", HOSTILE)
-    harmless = Elements(
-        show.page("T", [show.Item("A", score, item.sound, b"M", "g")], tmp_path / "a").read_text("utf-8")
-    )
-    hostile = Elements(show.page(HOSTILE, [item], tmp_path / "b", HOSTILE).read_text("utf-8"))
+    def item(text: str) -> show.Item:
+        names = {"track_names": (text, text), "chords": ((0.0, text),)}
+        return show.Item(text, Score.of([0, 1], [1, 2], [60, 61], track=[0, 1], **names), sound, b"MThd", text)
+
+    sound = audio.render(MELODY)
+    harmless = Elements(show.page("T", [item("A")], tmp_path / "a", "B").read_text("utf-8"))
+    hostile = Elements(show.page(HOSTILE, [item(HOSTILE)], tmp_path / "b", HOSTILE).read_text("utf-8"))
     assert [tag for tag, _ in hostile.found] == [tag for tag, _ in harmless.found]
     assert [set(a) for _, a in hostile.found] == [set(a) for _, a in harmless.found]
     assert "alert(1)" in hostile.text
