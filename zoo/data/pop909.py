@@ -62,21 +62,20 @@ def _hits(times: Floats, events: Floats) -> Floats:
 
 def _bars(evidence: Floats, beats: int) -> npt.NDArray[np.intp]:
     """The beats that begin bars: most evidence collected, less `_JUMP` for each bar not of `beats` beats (Viterbi)."""
-    score = np.zeros(beats)  # by position in the bar
-    came_from = np.zeros((len(evidence), beats), np.intp)
-    for i, value in enumerate(evidence):
-        stay = np.roll(score, 1)
-        best = int(score.argmax())
+    score = [0.0] * beats  # by phase: bars begin on the beats i with i % beats == phase
+    came_from = []
+    for i, value in enumerate(evidence.tolist()):
+        best = max(range(beats), key=score.__getitem__)
         jump = score[best] - _JUMP
-        came_from[i] = np.where(stay >= jump, np.roll(np.arange(beats), 1), best)
-        score = np.maximum(stay, jump)
-        score[0] += value
-    position = int(score.argmax())
+        came_from.append([phase if score[phase] >= jump else best for phase in range(beats)])
+        score = [max(stay, jump) for stay in score]
+        score[i % beats] += value
+    phase = max(range(beats), key=score.__getitem__)
     downbeats = []
     for i in range(len(evidence) - 1, -1, -1):
-        if position == 0:
+        if i % beats == phase:
             downbeats.append(i)
-        position = came_from[i, position]
+        phase = came_from[i][phase]
     return np.array(downbeats[::-1], np.intp)
 
 
