@@ -43,7 +43,9 @@ class LSTM(nnx.Module):
     def __init__(self, inputs: int, units: int, *, memory: int, constant: int = 0, rngs: nnx.Rngs) -> None:
         self.units = units
         self.varying = inputs - constant
-        self.kernel = nnx.Param(jax.nn.initializers.glorot_uniform()(rngs.params(), (inputs + units, 4 * units)))
+        rows = jax.nn.initializers.lecun_normal()(rngs.params(), (inputs, 4 * units))
+        recurrent = [jax.nn.initializers.orthogonal()(rngs.params(), (units, units)) for _ in "ijfo"]
+        self.kernel = nnx.Param(jnp.concatenate([rows, jnp.concatenate(recurrent, axis=1)]))
         self.bias = nnx.Param(chrono(rngs.params(), units, memory))
 
     def constant_gates(self, z: jax.Array | None = None) -> jax.Array:
