@@ -17,7 +17,7 @@ import pytest
 
 from tests.train_toy import CONFIG, RECIPE, batches, identical, new_state, train, train_step
 from zoo.errors import TrainingError
-from zoo.train import Run, data_mesh, shard, shard_batch
+from zoo.training import Run, data_mesh, shard, shard_batch
 
 pytestmark = pytest.mark.slow
 STEPS = 120

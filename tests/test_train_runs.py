@@ -17,9 +17,9 @@ import pytest
 
 from tests.train_toy import CONFIG, RECIPE, batch, batches, evaluate, identical, new_state, train, train_step
 from zoo.errors import TrainingError
-from zoo.train import Run, fit
-from zoo.train.params import flatten
-from zoo.train.runs import to_toml
+from zoo.training import Run, fit
+from zoo.training.params import flatten
+from zoo.training.runs import to_toml
 from zoo.weights.formats import safetensors
 
 TIMES = {"seconds", "steps_per_second"}

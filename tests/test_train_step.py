@@ -13,8 +13,8 @@ from flax import nnx
 
 from tests.train_toy import TX, batch, identical, loss, new_state, split, train_step
 from zoo.errors import TrainingError
-from zoo.train import TrainState, lora_init, lora_merge, make_optimizer, make_schedule, make_train_step
-from zoo.train.params import flatten
+from zoo.training import TrainState, lora_init, lora_merge, make_optimizer, make_schedule, make_train_step
+from zoo.training.params import flatten
 
 LINE_GRAPH = nnx.split(nnx.eval_shape(lambda: nnx.Linear(4, 1, rngs=nnx.Rngs(0))))[0]
 LINE = {"kernel": np.full((4, 1), 0.5, np.float32), "bias": np.zeros(1, np.float32)}

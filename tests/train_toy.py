@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zoo.train import Run, TrainState, fit, make_optimizer, make_train_step
+from zoo.training import Run, TrainState, fit, make_optimizer, make_train_step
 
 CONFIG = {"architecture": "toy", "hidden": 8}
 RECIPE = {"batch_size": 16, "optimizer": {"learning_rate": 1e-2, "clip_norm": 1.0}}

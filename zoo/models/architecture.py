@@ -12,7 +12,6 @@ from flax import nnx
 
 from zoo.errors import CardError
 
-Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
 
 
@@ -27,6 +26,7 @@ class Architecture:
       loss: (model, batch, key, step) → (scalar, scalar metrics).
       evaluate: (model, batch, key) → scalar metrics of one batch, whatever a training curve and a card should say.
       monitor: the metric of `evaluate` that picks the best weights, and "min" or "max".
+      settle: puts the model where its schedules end, for fine-tuning: warm-ups are for random weights.
       example: (config, batch size, generator) → a random batch, for tests and benchmarks.
       kernels: inference by name: (model, inputs, key) → arrays, to be jitted; `inputs` are made by `kernel_inputs`.
       task: the file of `zoo.tasks` that binds the kernels to music.
@@ -36,11 +36,12 @@ class Architecture:
     name: str
     config: type
     module: Callable[..., nnx.Module]
-    loss: Callable[[Any, Batch, jax.Array, jax.Array], tuple[jax.Array, Metrics]]
-    evaluate: Callable[[Any, Batch, jax.Array], Metrics]
+    loss: Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Metrics]]
+    evaluate: Callable[[Any, Any, jax.Array], Metrics]
     monitor: tuple[str, str]
-    example: Callable[[Any, int, np.random.Generator], dict[str, np.ndarray]]
-    kernels: Mapping[str, Callable[[Any, Batch, jax.Array], Any]]
+    settle: Callable[[Any], Any]
+    example: Callable[[Any, int, np.random.Generator], dict[str, Any]]
+    kernels: Mapping[str, Callable[[Any, Any, jax.Array], Any]]
     task: str
     tiny: Mapping[str, Any]
 

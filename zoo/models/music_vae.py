@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -502,7 +502,13 @@ def evaluate(model: MusicVAE, batch: dict[str, jax.Array], key: jax.Array) -> di
     }
 
 
-def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def settle(model: MusicVAE) -> MusicVAE:
+    """The same model with β at its end and teacher forcing throughout: the schedules are for random weights."""
+    model.config = replace(model.config, beta_rate=0.0, sampling="none")
+    return model
+
+
+def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
     """A random batch of windows, with latent vectors and a temperature for the decoder."""
     shape = (batch, config.steps)
     if config.head == "groove":
@@ -522,6 +528,7 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("loss", "min"),
+    settle=settle,
     example=example,
     kernels={
         "encode": lambda model, batch, key: encode(model, batch["x"]),

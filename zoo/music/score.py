@@ -18,8 +18,8 @@ Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 
 
-def _floats(rows: int, columns: int) -> Any:
-    return field(default_factory=lambda: np.zeros((rows, columns)))
+def _empty(columns: int) -> Floats:
+    return np.zeros((0, columns))
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Score:
     track: Ints
     program: Ints
     is_drum: Bools
-    tempos: Floats = _floats(0, 2)
-    meters: Floats = _floats(0, 3)
+    tempos: Floats = field(default_factory=lambda: _empty(2))
+    meters: Floats = field(default_factory=lambda: _empty(3))
     chords: tuple[tuple[float, str], ...] = ()
     track_names: tuple[str, ...] = ()
     source: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from flax import nnx
     from note_seq import NoteSequence
 
-    Source = str | os.PathLike[str] | NoteSequence | Score
+    Source: TypeAlias = str | os.PathLike[str] | NoteSequence | Score
+    Key: TypeAlias = int | jax.Array
 
 BUCKET = 512  # largest batch of one compiled call; smaller ones are padded to a power of two
 
@@ -35,7 +36,7 @@ class Latent(Model):
     def __init__(self, module: nnx.Module, found: Found) -> None:
         super().__init__(module, found)
         kernels = self.architecture.kernels
-        self._encode = self.jit(lambda model, x: kernels["encode"](model, {"x": x}, None))
+        self._encode = self.jit(lambda model, x: kernels["encode"](model, {"x": x}, jax.random.key(0)))
         self._decode = self.jit(lambda model, z, key, tau: kernels["decode"](model, {"z": z, "temperature": tau}, key))
 
     # --- notes -------------------------------------------------------------------------------------------------------
@@ -147,7 +148,6 @@ class Latent(Model):
 
 
 Task = Latent
-Key = int | jax.Array
 
 
 def as_key(key: Key) -> jax.Array:

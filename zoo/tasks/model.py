@@ -19,6 +19,7 @@ from zoo.models.architecture import Architecture
 from zoo.music.codecs import Codec, get_codec
 from zoo.weights import cards
 from zoo.weights.cache import cache_folder
+from zoo.weights.convert import check_fit
 from zoo.weights.formats import safetensors
 
 BEST = "best.safetensors"
@@ -88,14 +89,7 @@ def fill(module: Callable[..., nnx.Module], config: Any, tensors: Mapping[str, n
     """`module(config)` with parameters from `tensors`, made without drawing random ones first."""
     graph, state = nnx.split(nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(0))))
     flat = nnx.to_flat_state(state)
-    wanted = {dotted(path): tuple(variable.shape) for path, variable in flat}
-    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    if missing or extra:
-        lacks = f"lack {missing[0]} ({len(missing)} in all)" if missing else f"have unknown {extra[0]} ({len(extra)})"
-        raise WeightsError(f"{name}: the weights {lacks}; they are of another architecture or configuration")
-    for key, shape in wanted.items():
-        if tensors[key].shape != shape:
-            raise WeightsError(f"{name}: {key} has shape {tensors[key].shape}, the configuration needs {shape}")
+    check_fit(tensors, {dotted(path): tuple(variable.shape) for path, variable in flat}, name)
     filled = [(path, variable.replace(jnp.asarray(tensors[dotted(path)], jnp.float32))) for path, variable in flat]
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
@@ -143,6 +137,6 @@ class Model:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs on disk between processes, unless the user has already decided where."""
-    if jax.config.jax_compilation_cache_dir is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -26,9 +26,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from zoo.errors import TrainingError, WeightsError
-from zoo.train.metrics import MetricsLog, cannot_write, reason, replace_file
-from zoo.train.params import Params, flatten
-from zoo.train.state import TrainState
+from zoo.training.metrics import MetricsLog, cannot_write, reason, replace_file
+from zoo.training.params import Params, flatten
+from zoo.training.state import TrainState
 from zoo.weights.formats import safetensors
 
 logger = logging.getLogger(__name__)

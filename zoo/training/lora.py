@@ -15,7 +15,7 @@ from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from zoo.errors import TrainingError
-from zoo.train.params import Params, as_params, dotted, flatten, matching
+from zoo.training.params import Params, as_params, dotted, flatten, matching
 
 
 @jax.tree_util.register_dataclass

@@ -22,13 +22,13 @@ fit.py        `fit`
 sharding.py   a mesh and placements
 """
 
-from zoo.train.fit import fit
-from zoo.train.lora import Adapters, lora_init, lora_merge
-from zoo.train.optimizer import make_optimizer, make_schedule
-from zoo.train.runs import Run
-from zoo.train.sharding import data_mesh, shard, shard_batch
-from zoo.train.state import TrainState
-from zoo.train.step import make_train_step
+from zoo.training.fit import fit
+from zoo.training.lora import Adapters, lora_init, lora_merge
+from zoo.training.optimizer import make_optimizer, make_schedule
+from zoo.training.runs import Run
+from zoo.training.sharding import data_mesh, shard, shard_batch
+from zoo.training.state import TrainState
+from zoo.training.step import make_train_step
 
 __all__ = [
     "Adapters",

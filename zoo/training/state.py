@@ -12,8 +12,8 @@ import optax
 from flax import nnx
 
 from zoo.errors import TrainingError
-from zoo.train.lora import Adapters, lora_merge
-from zoo.train.params import Params, as_params, combine, partition
+from zoo.training.lora import Adapters, lora_merge
+from zoo.training.params import Params, as_params, combine, partition
 
 
 @jax.tree_util.register_dataclass

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from zoo.errors import TrainingError
-from zoo.train.metrics import VALID, Record
-from zoo.train.params import Params
-from zoo.train.runs import Run
-from zoo.train.state import TrainState
-from zoo.train.step import Batch, TrainStep
+from zoo.training.metrics import VALID, Record
+from zoo.training.params import Params
+from zoo.training.runs import Run
+from zoo.training.state import TrainState
+from zoo.training.step import Batch, TrainStep
 
 Evaluate = Callable[[Params], Mapping[str, float]]
 

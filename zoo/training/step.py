@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 
 from zoo.errors import TrainingError
-from zoo.train.state import TrainState, assemble
+from zoo.training.state import TrainState, assemble
 
 Batch = Mapping[str, Any]  # name → array [B, ...]
 Metrics = dict[str, jax.Array]  # name → []

@@ -1,0 +1,219 @@
+"""Train, fine-tune and evaluate any architecture of the zoo on a folder of music."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zoo import data as corpora
+from zoo import training
+from zoo.errors import CardError, InputError
+from zoo.tasks import load
+from zoo.tasks.model import Found, Model, build, find, use_compilation_cache
+from zoo.training.params import flatten, matching
+
+Path_ = str | os.PathLike[str]
+
+EVALUATION_BATCH = 256
+VALIDATION_WINDOWS = 1024  # a fixed draw of them is enough to see the curve
+
+
+def train(
+    name: Path_,
+    data: Path_,
+    out: Path_,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    verbose: bool = False,
+) -> Model:
+    """Trains a model of the zoo from random weights by its recipe, the one that made the published checkpoint.
+
+    Args:
+      name: a model whose card has a recipe.
+      data: a folder of music; see `zoo.data`.
+      out: the run directory. The same command again continues a run that was stopped, bit for bit.
+      steps, batch_size, seed: in place of the recipe's.
+      verbose: print a line at each log where there is no terminal.
+
+    Returns the trained model, as `zoo.load(out)` would.
+    """
+    found = find(name)
+    recipe = _recipe(found)
+    for key, value in {"steps": steps, "batch_size": batch_size, "seed": seed}.items():
+        if value is not None:
+            recipe["train"][key] = value
+    if steps is not None and recipe["optimizer"].get("schedule") == "cosine":
+        recipe["optimizer"]["steps"] = steps
+        recipe["optimizer"]["warmup_steps"] = min(recipe["optimizer"].get("warmup_steps", 0), steps // 10)
+    module = found.architecture.module(found.config, rngs=nnx.Rngs(recipe["train"].get("seed", 0)))
+    return _run(found, module, recipe, data, out, verbose)
+
+
+def finetune(
+    name: Path_,
+    data: Path_,
+    out: Path_,
+    *,
+    steps: int = 500,
+    batch_size: int = 64,
+    learning_rate: float = 3e-4,
+    freeze: Sequence[str] = (),
+    lora: int = 0,
+    seed: int = 0,
+    verbose: bool = False,
+) -> Model:
+    """Goes on from pretrained weights with music of one's own; the best weights on its validation pieces are kept.
+
+    Args:
+      name: a model, or anything `zoo.load` takes.
+      data, out, verbose: as for `train`.
+      freeze: patterns over parameter names ("encoder.*") that stay as they are.
+      lora: rank of low-rank adapters; then only these are trained, on every kernel that is not frozen.
+    """
+    found = find(name)
+    optimizer = {"learning_rate": learning_rate, "schedule": "cosine", "steps": steps, "clip_norm": 1.0}
+    recipe: dict[str, Any] = {
+        "train": {"steps": steps, "batch_size": batch_size, "seed": seed, "evaluate_every": max(1, steps // 10)},
+        "optimizer": optimizer | {"warmup_steps": min(50, steps // 10)},
+        "data": _recipe(found)["data"] if found.card is not None and found.card.recipe else {},
+        "finetune": {"base": str(name), "freeze": list(freeze), "lora": lora},
+    }
+    return _run(found, build(found), recipe, data, out, verbose)
+
+
+def evaluate(
+    model: Model | Path_, data: Path_, *, split: str = "test", samples: int = 0, seed: int = 0, limit: int | None = None
+) -> dict[str, float]:
+    """Metrics on the pieces of one split ("train", "valid" or "test"), averaged over windows.
+
+    Args:
+      model: a loaded model, or anything `zoo.load` takes.
+      data: a folder of music, split by piece; see `zoo.data`.
+      samples: also draw so many windows and compare them with the split's own; see `zoo.tasks.statistics`.
+      limit: at most so many windows, drawn by `seed`.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    corpus = corpora.load_corpus(Path(data), model.codec, **_data_options(model))
+    windows = getattr(corpus, split, None)
+    if split not in ("train", "valid", "test") or windows is None:
+        raise InputError(f"no split {split!r}; there are train, valid and test")
+    if not len(windows):
+        raise InputError(f"{data}: no piece of it falls into {split}; add pieces, or choose another split")
+    compiled = _compile_evaluation(model.architecture.evaluate, model.graph)
+    measured = measure(compiled, model.state, _draw(windows, limit, seed), seed)
+    if samples:
+        from zoo.tasks import statistics
+
+        measured |= statistics.compare(model, corpus, split, samples, seed)
+    return measured
+
+
+def measure(compiled: Callable[..., Any], params: Any, windows: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Means over all `windows` of the metrics that `compiled(params, batch, key)` gives."""
+    totals: dict[str, float] = {}
+    for at in range(0, len(windows), EVALUATION_BATCH):
+        part = windows[at : at + EVALUATION_BATCH]
+        key = jax.random.fold_in(jax.random.key(seed), at)
+        for name, value in compiled(params, {"x": jnp.asarray(part)}, key).items():
+            totals[name] = totals.get(name, 0.0) + float(value) * len(part)
+    return {name: total / len(windows) for name, total in totals.items()}
+
+
+def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, out: Path_, verbose: bool) -> Model:
+    """Trains `module` by `recipe` in the run directory `out`, or continues there."""
+    use_compilation_cache()
+    architecture, settings, tuning = found.architecture, recipe["train"], recipe.get("finetune", {})
+    corpus = corpora.load_corpus(Path(data), found.codec, **_options(recipe["data"]))
+    if tuning:
+        module = architecture.settle(module)
+    seed = settings.get("seed", 0)
+    graph, params = nnx.split(module)
+    adapters = None
+    if tuning.get("lora"):
+        kernels = [name for name, leaf in flatten(params).items() if leaf.ndim == 2]
+        frozen = matching(tuning["freeze"], kernels) if tuning["freeze"] else set()
+        adapted = [name for name in kernels if name not in frozen]
+        adapters = training.lora_init(params, adapted, tuning["lora"], jax.random.key(seed))
+    tx = training.make_optimizer(recipe["optimizer"])
+    freeze = () if adapters is not None else tuple(tuning.get("freeze") or settings.get("freeze", ()))
+    state = training.TrainState.create(params, tx, jax.random.key(seed), freeze=freeze, adapters=adapters)
+    step = training.make_train_step(graph, architecture.loss, tx)
+    valid = corpus.valid if len(corpus.valid) else corpus.train
+    compiled = _compile_evaluation(architecture.evaluate, graph)
+    chosen = _draw(valid, VALIDATION_WINDOWS, seed)
+    monitor, mode = architecture.monitor
+    with training.Run.create_or_resume(Path(out), found.facts, recipe) as run:
+        training.fit(
+            state,
+            step,
+            partial(_batches, corpus.train, found, recipe),
+            steps=settings["steps"],
+            run=run,
+            evaluate=lambda weights: measure(compiled, weights, chosen),
+            evaluate_every=settings.get("evaluate_every", 250),
+            checkpoint_every=settings.get("evaluate_every", 250),
+            log_every=settings.get("log_every", 50),
+            monitor=monitor,
+            mode=mode,
+            patience=settings.get("patience"),
+            verbose=verbose,
+        )
+    return load(out)
+
+
+def _batches(windows: np.ndarray, found: Found, recipe: Mapping[str, Any], start: int) -> Iterator[dict[str, Any]]:
+    """Batches from step `start` on, transposed by the recipe's range of semitones."""
+    lowest, highest = recipe["data"].get("transpose", (0, 0))
+
+    def transpose(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return found.codec.transpose(batch, rng.integers(lowest, highest + 1, len(batch)))
+
+    settings = recipe["train"]
+    augment = transpose if (lowest, highest) != (0, 0) else None
+    return corpora.batches(windows, settings["batch_size"], settings.get("seed", 0), start, augment)
+
+
+def _compile_evaluation(evaluate: Callable[..., Any], graph: Any) -> Callable[..., Any]:
+    return jax.jit(lambda params, batch, key: evaluate(nnx.merge(graph, params), batch, key))
+
+
+def _recipe(found: Found) -> dict[str, Any]:
+    """The tables of the recipe beside a model's card."""
+    if found.card is None or not found.card.recipe:
+        raise InputError(f"{found.name}: has no recipe to train by; `zoo list` shows models that have, or fine-tune it")
+    path = found.card.folder / found.card.recipe
+    try:
+        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise CardError(f"{path}: can't be read ({error}); install the zoo again") from error
+    for table in ("train", "optimizer", "data"):
+        recipe.setdefault(table, {})
+    return recipe
+
+
+def _options(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe's [data] table concerns the corpus: all but what is done to batches."""
+    return {key: value for key, value in table.items() if key != "transpose"}
+
+
+def _data_options(model: Model) -> dict[str, Any]:
+    found = find(model.name)
+    return _options(_recipe(found)["data"]) if found.card is not None and found.card.recipe else {}
+
+
+def _draw(windows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    """At most `limit` of the windows, the same ones for the same seed."""
+    if limit is None or len(windows) <= limit:
+        return windows
+    return windows[np.random.default_rng(seed).permutation(len(windows))[:limit]]

@@ -1,0 +1,64 @@
+"""Samples beside held-out music: do they have its statistics, and are they new?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from zoo.data import Corpus
+from zoo.music.score import Score
+from zoo.show.plots import durations, overlap, pitch_classes
+
+
+def compare(model: Any, corpus: Corpus, split: str, n: int, seed: int = 0) -> dict[str, float]:
+    """Statistics of `n` windows drawn at temperature 1 beside as many of a split; "real_…" are the split's own.
+
+    `pitch_class_overlap` and `duration_overlap` are the area that the two histograms share, 0 to 1. `density` is
+    onsets a bar. `repeated_bars`: share of windows whose bars are all alike. `copied`: share of windows that stand in
+    the training data, in any transposition.
+    """
+    real = getattr(corpus, split)
+    real = real[np.random.default_rng(seed).permutation(len(real))[:n]]
+    drawn = model.sample_windows(n, key=seed)
+    a, b = model.scores(real), model.scores(drawn)
+    known = fingerprints(model.codec, corpus.train)
+    found = {
+        "pitch_class_overlap": overlap(pitch_classes(a), pitch_classes(b)),
+        "duration_overlap": overlap(durations(a), durations(b)),
+    }
+    for prefix, windows, scores in (("real_", real, a), ("", drawn, b)):
+        prints = fingerprints(model.codec, windows, each=True)
+        found |= {
+            prefix + "density": density(scores, model.codec.bars),
+            prefix + "repeated_bars": repeated_bars(windows, model.codec.bars),
+            prefix + "copied": sum(p in known for p in prints) / len(windows),
+        }
+    return found
+
+
+def density(scores: list[Score], bars: int) -> float:
+    """Onsets a bar."""
+    return sum(map(len, scores)) / (len(scores) * bars)
+
+
+def repeated_bars(windows: np.ndarray, bars: int) -> float:
+    """Share of windows [W, T, ...] whose bars are all the same as their first."""
+    split = windows.reshape(len(windows), bars, -1)
+    return float(np.mean(np.all(split == split[:, :1], axis=(1, 2))))
+
+
+def fingerprints(codec: Any, windows: np.ndarray, each: bool = False) -> Any:
+    """A value for each window that is the same for its transpositions: a set, or with `each` a list in their order.
+
+    Melodies and trios are moved so that their first pitch is a fixed one; a groove's are its hits.
+    """
+    if codec.kind == "groove":
+        windows = windows[..., : windows.shape[-1] // 3] > 0
+    elif codec.name != "drums":
+        flat = windows.reshape(len(windows), -1).astype(np.int16)
+        pitched = flat > 1
+        first = flat[np.arange(len(flat)), pitched.argmax(axis=1)]
+        windows = np.where(pitched, flat - first[:, None] + 1000, flat)
+    rows = [row.tobytes() for row in np.ascontiguousarray(windows)]
+    return rows if each else set(rows)
