@@ -403,6 +403,13 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
     assert all(str(v).startswith("data:") for v in addresses)
 
 
+def test_a_silent_item_has_no_player(tmp_path: Path) -> None:
+    silent = show.Item("A", EMPTY, audio.render(EMPTY), b"MThd")
+    page = Elements(show.page("T", [silent, silent], tmp_path / "p.html").read_text("utf-8"))
+    assert page.all("audio") == page.all("button") == []
+    assert "no notes" in page.text
+
+
 def test_page_time_follows_the_tempo(tmp_path: Path) -> None:
     hurrying = Score.of([0, 2], [2, 4], [60, 62], tempos=np.array([[0.0, 60.0], [2.0, 120.0]]))
     text = show.page("T", [show.Item("A", hurrying)], tmp_path / "p.html").read_text("utf-8")

@@ -73,7 +73,7 @@ def page(title: str, items: Sequence[Item], path: str | os.PathLike[str], subtit
 
 
 def _section(group: str, items: Sequence[Item]) -> str:
-    playable = sum(item.sound is not None for item in items)
+    playable = sum(_audible(item) for item in items)
     button = "<button hidden>▶ Play in order</button>" if playable > 1 else ""
     heading = f"<h2>{escape(group)}</h2>" if group else ""
     top = f'<div class="group">{heading}{button}</div>' if heading or button else ""
@@ -94,6 +94,10 @@ def _card(item: Item, beside: Sequence[Score]) -> str:
     )
 
 
+def _audible(item: Item) -> bool:
+    return item.sound is not None and len(item.sound) > 0
+
+
 def _palette(item: Item) -> str:
     return "" if item.morph is None else f' style="--c0:{blend(item.morph)}"'
 
@@ -108,7 +112,7 @@ def _legend(rolled: Layout) -> str:
 
 def _controls(item: Item) -> str:
     parts = []
-    if item.sound is not None:
+    if item.sound is not None and _audible(item):
         data, kind = compress(item.sound)
         parts.append(f'<audio controls preload="metadata" src="{_address(data, kind)}"></audio>')
     if item.midi:
@@ -166,6 +170,8 @@ def _grid(score: Score, rolled: Layout, seconds: float, edges: npt.NDArray[np.fl
             yield f'<line{kind} x1="{x:.3f}%" x2="{x:.3f}%" y1="{top:.1f}" y2="{bottom:.1f}"/>'
     for i, x in enumerate(100 * score.seconds_at(rolled.bars[:-1]) / seconds):
         yield f'<text x="{x:.3f}%" dx="2" y="{bottom + 11:.1f}">{i + 1}</text>'
+    if len(score) == 0:
+        yield f'<text x="50%" y="{(top + bottom) / 2 + 4:.1f}" text-anchor="middle">no notes</text>'
     for quarter, symbol in score.chords:
         x = 100 * float(score.seconds_at(quarter)) / seconds
         yield f'<text class="chord" x="{x:.3f}%" dx="2" y="{top - 4:.1f}">{escape(symbol)}</text>'
