@@ -1,0 +1,54 @@
+"""Puts trained weights beside their card: `python checkpoints/publish.py runs/a checkpoints/music-vae/mel-2bar`.
+
+Takes the best weights of a run (or a .safetensors file), checks that they fit the card's configuration, stores them as
+float16 and writes sha256, size and number of parameters into card.toml. Metrics are written by hand, from `zoo evaluate`.
+A card that had no weights yet gains its source, and is verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from zoo.tasks.model import BEST, build, from_card
+from zoo.weights.cards import load_card
+from zoo.weights.formats import safetensors
+
+SOURCE = """
+[[sources]]
+kind = "bundled"
+file = "weights.safetensors"
+sha256 = ""
+bytes = 0
+"""
+
+
+def publish(source: Path, folder: Path) -> None:
+    """Writes `folder`/weights.safetensors and brings `folder`/card.toml up to date."""
+    tensors, _ = safetensors.load(source / BEST if source.is_dir() else source)
+    found = from_card(load_card(folder))
+    build(replace(found, tensors=lambda: tensors))  # raises where they do not fit
+    safetensors.write(folder / "weights.safetensors", tensors, found.facts, half=True)
+    written = (folder / "weights.safetensors").read_bytes()
+    facts = {
+        "sha256": f'"{hashlib.sha256(written).hexdigest()}"',
+        "bytes": str(len(written)),
+        "parameters": str(sum(tensor.size for tensor in tensors.values())),
+    }
+    card = folder / "card.toml"
+    text = card.read_text(encoding="utf-8")
+    if "[[sources]]" not in text:
+        text = text.replace("\ntask = ", "\nverified = true\ntask = ", 1) + SOURCE
+    for key, value in facts.items():
+        text, found_keys = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+        if found_keys != 1:
+            raise SystemExit(f"{card}: needs one line that begins with `{key} = `")
+    card.write_text(text, encoding="utf-8")
+    print(f"{folder}: {len(written) / 1e6:.1f} MB, {facts['parameters']} parameters")
+
+
+if __name__ == "__main__":
+    publish(Path(sys.argv[1]), Path(sys.argv[2]))
