@@ -313,11 +313,13 @@ def test_training_verbs_pass_their_arguments_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = []
+    names = ("device", "version", "model", "operation", "batch", "median_s", "p90_s", "sequences_per_s", "steps_per_s")
+    speed = dict.fromkeys((*names, "gflops_per_s", "share_of_matmul", "compile_s", "memory_mb"), 0.12345)
 
     def record(verb: str, answer: object = None) -> None:
         monkeypatch.setattr(zoo, verb, lambda *args, **options: calls.append((verb, args, options)) or answer)
 
-    for verb, answer in (("train", None), ("finetune", None), ("evaluate", {"loss": 1.23456}), ("bench", [{"n": 1}])):
+    for verb, answer in (("train", None), ("finetune", None), ("evaluate", {"loss": 1.23456}), ("bench", [speed])):
         record(verb, answer)
     assert run("train", "m", "--data", "d", "--out", "o", "--steps", 3) == 0
     assert run("finetune", "m", "--data", "d", "--out", "o", "--freeze", "a.*", "--freeze", "b", "--lora", 4) == 0

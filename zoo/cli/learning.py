@@ -15,6 +15,10 @@ from zoo.weights.cards import FORMATS
 if TYPE_CHECKING:
     from zoo.cli.parser import Parser, Verbs
 
+SPEEDS = (  # the columns of `zoo bench` on a terminal; its CSV and JSON have all
+    "operation", "batch", "median_s", "p90_s", "sequences_per_s", "steps_per_s", "gflops_per_s", "share_of_matmul",
+    "compile_s", "memory_mb",
+)  # fmt: skip
 STOPPED = "; the same command goes on from the last checkpoint"
 
 
@@ -152,8 +156,8 @@ def bench(args: argparse.Namespace) -> None:
     rows = zoo.bench(args.model, batch_sizes=tuple(args.batch_sizes), out=args.out)
     if args.json:
         return print_json(rows)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return print_table([names, *([short(row.get(name, "")) for name in names] for row in rows)])
+    print(f"{rows[0]['device']}, {rows[0]['version']}: {rows[0]['model']}\n")
+    return print_table([SPEEDS, *([short(row[name]) for name in SPEEDS] for row in rows)])
 
 
 def convert(args: argparse.Namespace) -> None:
