@@ -83,6 +83,8 @@ def bench(
     if not batch_sizes or min(batch_sizes) < 1:
         raise InputError(f"batch_sizes={tuple(batch_sizes)}: give one size or more, each at least 1")
     found = find(name)
+    if out is not None:
+        write_csv([], out)  # should it fail, then now
     rows = measure(found.name, found.architecture, found.config, batch_sizes, seconds)
     if out is not None:
         write_csv(rows, out)

@@ -1,0 +1,1 @@
+"""The zoo beside its peers, measured in one run: `python -m benchmarks.run`, then `python -m benchmarks.table`."""

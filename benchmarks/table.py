@@ -1,0 +1,130 @@
+"""What was measured, as the README shows it: `python -m benchmarks.table README.md`.
+
+The table stands between two marks in the README and is made anew from `results/*.csv`; what nobody has measured says
+so. Several rows of one program are several rounds: the table shows their median.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
+MISSING = "not measured"
+PLATFORMS = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
+BATCHES = (1, 64, 512)
+
+Row = Mapping[str, Any]
+
+
+def read(folder: Path) -> list[Row]:
+    """The rows of all devices, as text."""
+    rows: list[Row] = []
+    for path in sorted(folder.glob("*.csv")):
+        with open(path, newline="") as file:
+            rows += csv.DictReader(file)
+    return rows
+
+
+def value(rows: Iterable[Row], field: str, **wanted: Any) -> float:
+    """The median over rounds of a field where the others are as `wanted`; NaN if nobody measured it."""
+    found = [row for row in rows if all(str(row.get(key)) == str(text) for key, text in wanted.items())]
+    numbers = [float(row[field]) for row in found if row.get(field) not in (None, "")]
+    return statistics.median(numbers) if numbers else math.nan
+
+
+def markdown(folder: Path = RESULTS) -> str:
+    """A table for each model: sequences a second when sampling, training steps a second, for each device and system."""
+    rows = read(folder)
+    models = sorted({row["model"] for row in rows}) or ["music-vae/mel-2bar"]
+    return "\n\n".join(_table(model, [row for row in rows if row["model"] == model]) for model in models)
+
+
+def _table(model: str, rows: Sequence[Row]) -> str:
+    trained = max((int(row["batch"]) for row in rows if row["operation"] == "train"), default=max(BATCHES))
+    head = ["device", "system", *(f"sampling, batch {size}" for size in BATCHES), f"training, batch {trained}"]
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for platform, title in PLATFORMS.items():
+        here = [row for row in rows if row["platform"] == platform]
+        for device in sorted({row["device"] for row in here}) or [title]:
+            on_device = [row for row in here if row["device"] == device]
+            for system in dict.fromkeys(["zoo", *(row["system"] for row in on_device)]):
+                mine = [row for row in on_device if row["system"] == system]
+                cells = [value(mine, "sequences_per_s", operation="decode", batch=size) for size in BATCHES]
+                cells.append(1 / value(mine, "median_s", operation="train", batch=trained))
+                lines.append([device, _name(system, mine), *map(_cell, cells)])
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    notes = f"`{model}`: sequences a second when sampling, steps a second when training."
+    start = value(rows, "median_s", operation="cold start")
+    if not math.isnan(start):
+        notes += f" `zoo generate`, cold, with a warm compilation cache: {start:.1f} s."
+    cores = [float(row["cores_used"]) for row in rows if row.get("cores_used")]
+    if cores:
+        notes += f" Processor cores in use meanwhile: {min(cores):.2f} to {max(cores):.2f}."
+    return f"{notes}\n\n{text}"
+
+
+def _name(system: str, rows: Sequence[Row]) -> str:
+    versions = sorted({row["version"] for row in rows if row.get("version")})
+    return f"{system} ({', '.join(versions)})" if versions else system
+
+
+def _cell(number: float) -> str:
+    if math.isnan(number):
+        return MISSING
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def insert(text: str, block: str) -> str:
+    """`text` with `block` between its two marks; ValueError if they aren't there."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"no marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Bars of sampling and training speed for each system, a row of panels for each model."""
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure = Figure(figsize=(10, 3.5 * len(models)), layout="constrained")
+    figure.suptitle(rows[0]["device"])
+    for line, model in enumerate(models):
+        here = [row for row in rows if row["model"] == model and row["operation"] in ("decode", "train")]
+        systems = list(dict.fromkeys(row["system"] for row in here))
+        sampling, training = (
+            figure.add_subplot(len(models), 3, (3 * line + a, 3 * line + b)) for a, b in ((1, 2), (3, 3))
+        )
+        width = 0.8 / len(systems)
+        for k, system in enumerate(systems):
+            mine = [row for row in here if row["system"] == system]
+            speeds = [value(mine, "sequences_per_s", operation="decode", batch=size) for size in BATCHES]
+            sampling.bar([x + k * width for x in range(len(BATCHES))], speeds, width, label=system)
+            training.bar(k, 1 / value(mine, "median_s", operation="train"), color=f"C{k}")
+        sampling.set_xticks([x + 0.4 - width / 2 for x in range(len(BATCHES))], [f"batch {size}" for size in BATCHES])
+        sampling.set(title=f"{model}: sampling", ylabel="sequences / s", yscale="log")
+        sampling.legend(fontsize="small")
+        training.set(title="training step", ylabel="steps / s", xticks=[])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    block = markdown()
+    for name in sys.argv[1:]:
+        path = Path(name)
+        path.write_text(insert(path.read_text(encoding="utf-8"), block), encoding="utf-8")
+    if not sys.argv[1:]:
+        print(block)
+
+
+if __name__ == "__main__":
+    main()
