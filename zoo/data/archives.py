@@ -6,6 +6,7 @@ import hashlib
 import json
 import lzma
 import shutil
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -19,15 +20,8 @@ from zoo.weights.cache import cache_folder
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 _MAX_BYTES = 4 << 30
-_BROKEN = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-)
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError)
+_LOCKED = RuntimeError  # a password, or a compression that zipfile does not know
 
 
 def is_archive(path: Path) -> bool:
@@ -59,7 +53,7 @@ def unpack(archive: Path, wanted: frozenset[str]) -> Path:
                 if not folder.is_dir():  # else another process was faster
                     raise
         return folder
-    except _BROKEN as error:
+    except (*_BROKEN, _LOCKED) as error:
         raise InputError(f"{archive}: a broken archive ({error}); download it again") from None
     except OSError as error:
         reason = error.strerror or error

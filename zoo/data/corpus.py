@@ -27,7 +27,7 @@ from zoo.weights.cache import cache_folder, write_atomically
 Array: TypeAlias = npt.NDArray[Any]
 
 METERS = ("4/4", "2/4", "2/2", "4/2", "1/4", "4/8", "8/8")
-_VERSION = 1  # of what is cached; raise it whenever readers or codecs change what they return
+_VERSION = 2  # of what is cached; raise it whenever readers or codecs change what they return
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _in_common_time(score: Score, meters: Sequence[str]) -> Score:
 def _split(done: _Pass, split_of: dict[str, files.Split], dedupe: bool) -> Corpus:
     of_piece = np.array([split_of.get(name) or split_of[name.rpartition("#")[0]] for name in done.names])
     if not (of_piece == "train").any():
-        of_piece[:] = "train"  # a handful of files, none of which the hash put there
+        of_piece = np.full(len(of_piece), "train")  # a handful of files, none of which the hash put there
     split = of_piece[done.piece]
     keys = _rows_as_bytes(done.windows)
     train, valid, test = (np.flatnonzero(split == name) for name in ("train", "valid", "test"))
@@ -218,7 +218,7 @@ def _packed(done: _Pass) -> bytes:
 def _cached(path: Path) -> _Pass | None:
     """What an earlier first pass left; None where there is nothing, or nothing whole."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names, skipped = json.loads(str(archive["texts"]))
             windows, piece = archive["windows"], archive["piece"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

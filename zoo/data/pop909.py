@@ -1,9 +1,13 @@
 """POP909 (Wang et al. 2020): its MIDI ticks are no musical grid, the beats stand in text files beside each song.
 
-The files count 480 ticks to a quarter at a tempo near the song's, but the first beat falls anywhere, so notes lie on
-average a quarter of a sixteenth off the grid of ticks and bars begin at any beat. `read_song` moves the notes onto the
-annotated beats (mean distance to the grid, median over songs: 0.26 of a sixteenth before, 0.003 after) and works out
-where bars begin.
+The files count 480 ticks to a quarter at a tempo near the song's, but the first beat falls anywhere: notes lie 0.26 of
+a sixteenth from the grid of ticks (mean over notes, median over songs), as if by chance, and bars begin on any beat.
+`read_song` moves the notes onto the annotated beats, where that distance is 0.003, and works out where bars begin.
+
+Four annotations hint at that: the downbeats and the chord changes, of the MIDI and of the recording. They contradict
+each other (the two kinds of downbeat agree in 72 of 100 songs), so all four vote. Judged by what had no vote, melody
+notes on the downbeats found so are 1.66 times as long, summed, as on an average beat; 1.53 times with the MIDI's
+downbeats alone, 1.62 with those of the recording.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from zoo.errors import InputError
 from zoo.music.io import read
 from zoo.music.score import Floats, Ints, Score
 
-_JUMP = 8.0  # evidence (downbeats, chord changes) it takes to believe that a bar is cut short or lengthened
+_JUMP = 10.0  # votes it takes to believe that a bar is cut short or lengthened
 
 
 def is_song(path: Path) -> bool:
@@ -27,10 +31,7 @@ def is_song(path: Path) -> bool:
 
 
 def read_song(path: Path) -> Score:
-    """The song with a quarter note for each annotated beat, bars of 4/4 beginning on downbeats.
-
-    The annotators' downbeats contradict each other in places: those found in the MIDI, those found in the recording
-    and the chord changes. The bars are the sequence that agrees with most of them and rarely breaks off (`_bars`).
+    """The song with a quarter note for each annotated beat, bars of 4/4 (some songs: 3/4) beginning on downbeats.
 
     Raises:
       InputError: the MIDI or the annotations can't be used.
@@ -38,17 +39,19 @@ def read_song(path: Path) -> Score:
     score = read(path)
     try:
         beats = np.loadtxt(path.parent / "beat_midi.txt", ndmin=2)  # [N, 3]: second, simple downbeat, compound downbeat
-        sung = np.loadtxt(path.parent / "beat_audio.txt", ndmin=2)  # [M, 2]: second, beat in the bar from 1
-        changes = [float(line.split()[0]) for line in (path.parent / "chord_midi.txt").read_text().splitlines() if line]
+        heard = np.loadtxt(path.parent / "beat_audio.txt", ndmin=2)  # [M, 2]: second, beat in the bar from 1
         times = beats[:, 0]
-        evidence = beats[:, 2] + _hits(times, sung[sung[:, 1] == 1, 0]) + _hits(times, np.array(changes))
+        votes = beats[:, 2] + _hits(times, heard[heard[:, 1] == 1, 0])
+        for name in ("chord_midi.txt", "chord_audio.txt"):  # lines of start, end, chord
+            lines = (path.parent / name).read_text(encoding="utf-8").splitlines()
+            votes += _hits(times, np.array([float(line.split()[0]) for line in lines if line.strip()]))
     except (OSError, ValueError, IndexError) as error:
-        raise InputError(f"{path.parent}: beat or chord annotations can't be read ({error})") from None
+        raise InputError(f"{path.parent}: POP909's beats or chords can't be read ({error}); unpack it again") from None
     if len(times) < 8 or np.any(np.diff(times) <= 0):
-        raise InputError(f"{path.parent / 'beat_midi.txt'}: the beats don't ascend; download it again")
+        raise InputError(f"{path.parent / 'beat_midi.txt'}: the beats don't ascend; unpack it again")
     spacing = np.diff(np.flatnonzero(beats[:, 2]))
     beats_per_bar = 3 if len(spacing) and np.median(spacing) in (3, 6) else 4
-    downbeats = _bars(evidence, beats_per_bar)
+    downbeats = _bars(votes, beats_per_bar)
     return _on_beats(score, times, downbeats, beats_per_bar)
 
 
@@ -60,11 +63,11 @@ def _hits(times: Floats, events: Floats) -> Floats:
     return hits
 
 
-def _bars(evidence: Floats, beats: int) -> npt.NDArray[np.intp]:
-    """The beats that begin bars: most evidence collected, less `_JUMP` for each bar not of `beats` beats (Viterbi)."""
+def _bars(votes: Floats, beats: int) -> npt.NDArray[np.intp]:
+    """The beats that begin bars: most votes collected, less `_JUMP` for each bar not of `beats` beats (Viterbi)."""
     score = [0.0] * beats  # by phase: bars begin on the beats i with i % beats == phase
     came_from = []
-    for i, value in enumerate(evidence.tolist()):
+    for i, value in enumerate(votes.tolist()):
         best = max(range(beats), key=score.__getitem__)
         jump = score[best] - _JUMP
         came_from.append([phase if score[phase] >= jump else best for phase in range(beats)])
@@ -72,7 +75,7 @@ def _bars(evidence: Floats, beats: int) -> npt.NDArray[np.intp]:
         score[i % beats] += value
     phase = max(range(beats), key=score.__getitem__)
     downbeats = []
-    for i in range(len(evidence) - 1, -1, -1):
+    for i in range(len(votes) - 1, -1, -1):
         if i % beats == phase:
             downbeats.append(i)
         phase = came_from[i][phase]

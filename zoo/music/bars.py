@@ -17,6 +17,7 @@ from zoo.music.score import Floats, Score
 
 Meter = tuple[int, int]
 _SLACK = 1e-6  # quarters; sums of triplets are not exact
+_LONGEST = 1e6  # quarters
 
 
 def align(lengths: Sequence[float], meters: Sequence[Meter | None]) -> tuple[list[float], Floats]:
@@ -95,7 +96,9 @@ class Measures:
         return len(self._notes)
 
     def bar_line(self, at: float) -> None:
-        """Closes the measure that ends at `at`, unless it is empty."""
+        """Closes the measure that ends at `at`, unless it is empty. Raises ValueError far beyond any music."""
+        if at > _LONGEST:
+            raise ValueError(f"more than {_LONGEST:.0f} quarter notes")
         if at > self._lines[-1] + _SLACK:
             self._lines.append(at)
             self._meters.append(self.meter)
@@ -111,7 +114,8 @@ class Measures:
         is_drum: bool = False,
     ) -> None:
         """A note; `tied_on` if it goes on in the next of its pitch and track, `tied_from` if it continues the last."""
-        self._notes.append(_Note(start, end, pitch, track, tied_on, tied_from, is_drum))
+        if end > start:
+            self._notes.append(_Note(start, end, pitch, track, tied_on, tied_from, is_drum))
 
     def add_tempo(self, at: float, qpm: float) -> None:
         """A tempo in quarter notes a minute, from `at` on."""

@@ -13,10 +13,11 @@ from zoo.errors import InputError
 from zoo.music.bars import Measures
 from zoo.music.score import Score
 
-_LENGTH = re.compile(r"(\d+)(?:%(\d+))?(\.*)")
+_LENGTH = re.compile(r"(\d{1,4})(?:%(\d{1,4}))?(\.{0,4})")
 _PITCH = re.compile(r"([a-g]+|[A-G]+)([#-]*)")
-_METER = re.compile(r"\*M(\d+)/(\d+)$")
-_TEMPO = re.compile(r"\*MM(\d+(?:\.\d+)?)$")
+_METER = re.compile(r"\*M(\d{1,3})/(\d{1,3})$")
+_TEMPO = re.compile(r"\*MM(\d{1,4}(?:\.\d{1,4})?)$")
+_MAX_SPINES = 1000
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 
@@ -35,34 +36,41 @@ def read_kern(text: str, source: str = "kern data") -> Score:
       InputError: no **kern spine, or a line that does not fit the spines.
     """
     measures = Measures()
+    try:
+        now = _read_lines(text, measures, source)
+        measures.bar_line(now)
+    except ValueError as error:
+        raise InputError(f"{source}: damaged **kern ({error}); mend the file") from None
+    return measures.score(source)
+
+
+def _read_lines(text: str, measures: Measures, source: str) -> float:
+    """Adds all notes to `measures`; returns where the music ends."""
     spines: list[_Spine] = []
     now = 0.0
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("!"):
             continue
-        tokens = line.rstrip("\n").split("\t")
+        tokens = line.split("\t")
         if not spines:
             spines = _opened(tokens, source)
         elif len(tokens) != len(spines):
-            raise InputError(
-                f"{source}: line {number} has {len(tokens)} columns instead of {len(spines)}; mend the file"
-            )
+            raise ValueError(f"line {number} has {len(tokens)} columns instead of {len(spines)}")
         elif line.startswith("="):
             measures.bar_line(now)
         elif line.startswith("*"):
             _interpret(tokens, spines, measures, now)
-            spines = _rearranged(tokens, spines, source, number)
+            spines = _rearranged(tokens, spines, number)
             if not spines:
                 break
         else:
             for token, spine in zip(tokens, spines, strict=True):
                 if spine.track is not None and token != ".":
-                    spine.until = now + _add(token, spine.track, now, measures, f"{source}: line {number}")
+                    spine.until = now + _add(token, spine.track, now, measures, number)
             now = min((spine.until for spine in spines if spine.track is not None), default=now)
-    if not spines and not len(measures):
-        raise InputError(f"{source}: no notes; pass a **kern file that has some")
-    measures.bar_line(now)
-    return measures.score(source)
+    if not len(measures):
+        raise ValueError("no notes")
+    return now
 
 
 def _opened(tokens: list[str], source: str) -> list[_Spine]:
@@ -82,38 +90,40 @@ def _interpret(tokens: list[str], spines: list[_Spine], measures: Measures, now:
         if meter := _METER.match(token):
             measures.meter = (int(meter[1]), int(meter[2])) if int(meter[1]) and int(meter[2]) else None
         elif tempo := _TEMPO.match(token):
-            measures.add_tempo(now, float(tempo[1]))
+            measures.add_tempo(now, max(1.0, float(tempo[1])))
         elif re.match(r"\*M(X|FREI|\d)", token):  # irregular, free ("frei"), or a sum of metres
             measures.meter = None
         elif token.startswith('*I"'):
             measures.names[spine.track] = token[3:]
 
 
-def _rearranged(tokens: list[str], spines: list[_Spine], source: str, number: int) -> list[_Spine]:
+def _rearranged(tokens: list[str], spines: list[_Spine], number: int) -> list[_Spine]:
     """The spines after a line of interpretations: `*^` splits one, neighbouring `*v` join, `*-` ends one."""
     after: list[_Spine] = []
     previous = ""
     for token, spine in zip(tokens, spines, strict=True):
         if token in ("*+", "*x"):
-            raise InputError(f"{source}: line {number}: spines that are added or exchanged ({token}) can't be read")
+            raise ValueError(f"line {number}: spines that are added or exchanged ({token}) can't be read")
         if token == "*v" and previous == "*v":
             after[-1].until = max(after[-1].until, spine.until)
         elif token != "*-":
+            if len(after) > _MAX_SPINES:
+                raise ValueError(f"line {number}: more than {_MAX_SPINES} spines")
             after += [spine, replace(spine)] if token == "*^" else [spine]
         previous = token
     return after
 
 
-def _add(token: str, track: int, now: float, measures: Measures, where: str) -> float:
+def _add(token: str, track: int, now: float, measures: Measures, number: int) -> float:
     """Adds the notes of a token (several, with spaces between, for a chord); returns its length in quarters."""
     length = 0.0
     for note in token.split():
         if "q" in note or "Q" in note:  # grace note
             continue
-        number = _LENGTH.search(note)
-        if not number:
-            raise InputError(f"{where}: {note!r} has no duration; mend the file")
-        length = _quarters(number)
+        duration = _LENGTH.search(note)
+        if not duration:
+            raise ValueError(f"line {number}: {note!r} has no duration")
+        length = _quarters(duration)
         pitch = _PITCH.search(note)
         if pitch and "r" not in note:
             tie = ("[" in note or "_" in note, "]" in note or "_" in note)

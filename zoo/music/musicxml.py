@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import lzma
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -58,7 +59,16 @@ _KINDS = {  # MusicXML's names of chord qualities as suffixes of chord symbols
     "pedal": "ped",
 }
 
-_UNZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError)
+_UNZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,
+)
 
 Element = ElementTree.Element
 

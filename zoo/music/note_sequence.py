@@ -16,6 +16,7 @@ NoteSequence: TypeAlias = Any  # note_seq.NoteSequence, a protobuf message witho
 
 _MESSAGES = "note_seq.protobuf.music_pb2"
 _VELOCITY = 80  # where a note has none
+_LONGEST, _FASTEST = 1e6, 1e5  # seconds and quarter notes a minute; beyond them a message is damaged
 
 
 def note_sequence_class() -> Any:
@@ -79,26 +80,30 @@ def from_note_sequence(sequence: NoteSequence, source: str = "") -> Score:
       InputError: a pitch, time or tempo no music has.
     """
     source = source or sequence.filename or "the NoteSequence"
+    changes = sorted({tempo.time: tempo.qpm for tempo in sequence.tempos}.items())
+    if not all(0 < qpm < _FASTEST and 0 <= time < _LONGEST for time, qpm in changes):
+        raise InputError(f"{source}: an impossible tempo; it is quarter notes a minute, above 0, at a time in seconds")
     notes = sequence.notes
     rows = np.array([(n.start_time, n.end_time) for n in notes], np.float64).reshape(-1, 2)
     steps_per_quarter = sequence.quantization_info.steps_per_quarter
     if steps_per_quarter > 0 and not rows.any():
         rows = np.array([(n.quantized_start_step, n.quantized_end_step) for n in notes], np.float64).reshape(-1, 2)
-        qpm = [tempo.qpm for tempo in sequence.tempos[:1]] or [120.0]
-        rows *= 60.0 / (qpm[0] * steps_per_quarter)
+        rows *= 60.0 / (steps_per_quarter * (changes[0][1] if changes else 120.0))
     pitch = np.array([n.pitch for n in notes], np.int64)
     velocity = np.array([n.velocity or _VELOCITY for n in notes], np.int64)
-    changes = sorted({tempo.time: tempo.qpm for tempo in sequence.tempos}.items())
-    if not np.isfinite(rows).all() or (rows < 0).any() or (pitch < 0).any() or (pitch > 127).any():
+    possible = (rows >= 0).all() and (rows < _LONGEST).all() and (pitch >= 0).all() and (pitch < 128).all()
+    if not possible:
         raise InputError(f"{source}: a note with an impossible time or pitch; MIDI pitch is 0 to 127, time 0 or later")
-    if not all(0 < qpm < np.inf and 0 <= time < np.inf for time, qpm in changes):
-        raise InputError(f"{source}: a tempo that is not a positive number of quarter notes a minute")
 
     clock = Score.of([], [], [], tempos=_tempos(changes))
     start, end = clock.quarters_at(rows[:, 0]), clock.quarters_at(rows[:, 1])
     tracks = np.array([n.instrument for n in notes], np.int64)
     names = {info.instrument: info.name for info in sequence.instrument_infos if 0 <= info.instrument < 65536}
-    meters = {s.time: (s.numerator, s.denominator) for s in sequence.time_signatures if s.numerator and s.denominator}
+    meters = {
+        s.time: (s.numerator, s.denominator)
+        for s in sequence.time_signatures
+        if s.numerator > 0 and s.denominator > 0 and 0 <= s.time < _LONGEST
+    }
     chord = note_sequence_class().TextAnnotation.CHORD_SYMBOL
     score = Score.of(
         start,
