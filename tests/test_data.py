@@ -113,6 +113,18 @@ def test_cache_that_cannot_be_written(folder: Path, monkeypatch: pytest.MonkeyPa
     assert len(load_corpus(folder, get_codec("melody")).train)
 
 
+def test_unforeseen_error_is_a_reason(folder: Path) -> None:
+    class Fragile(Counting):
+        def windows(self, score: Score, hop_bars: int = 1) -> np.ndarray:
+            if score.source.endswith("7.mid"):
+                raise ZeroDivisionError("a bug")
+            return super().windows(score, hop_bars)
+
+    corpus = load_corpus(folder, Fragile())
+    assert dict(corpus.skipped)["a/17.mid"] == "ZeroDivisionError: a bug"
+    assert len(corpus.names) == 27
+
+
 def test_duplicates_and_overlap(tmp_path: Path) -> None:
     table = {"a.mid": "train", "b.mid": "train", "c.mid": "valid", "d.mid": "test"}
     for name, key in {"a.mid": 1, "b.mid": 1, "c.mid": 1, "d.mid": 2}.items():

@@ -21,7 +21,7 @@ from zoo.music.abc import read_abc
 from zoo.music.bars import align
 from zoo.music.io import from_note_sequence, read, read_pieces, to_note_sequence, write_midi
 from zoo.music.kern import read_kern
-from zoo.music.midi import read_midi
+from zoo.music.midi import midi_bytes, read_midi
 from zoo.music.musicxml import read_musicxml, read_mxl
 from zoo.music.note_sequence import note_sequence_class
 from zoo.music.score import Score
@@ -192,6 +192,15 @@ def test_midi_round_trip(tmp_path: Path) -> None:
     np.testing.assert_allclose(again.tempos, score.tempos, rtol=1e-6)  # whole microseconds
     assert sorted(again.track_names) == sorted(score.track_names)
     assert os.listdir(path.parent) == ["piece.mid"]
+
+
+def test_what_midi_cannot_express() -> None:
+    meters = np.array([[0, 3, 12.0], [4, 300, 4], [8, 3, 4]])
+    score = Score.of([-0.1, 2], [0.5, 2], [60, 62], tempos=np.array([[0, 1.0]]), meters=meters)
+    again = read_midi(midi_bytes(score))
+    assert (again.start.tolist(), again.end.tolist()) == ([0, 2], [0.5, 2 + 1 / 480])
+    assert again.meters.tolist() == [[8, 3, 4]]
+    assert again.tempos[0, 1] == pytest.approx(3.576, abs=0.001)
 
 
 def test_note_sequence_round_trip(tmp_path: Path) -> None:

@@ -130,23 +130,32 @@ def _first_pass(folder: Path, found: list[File], codec: Codec, hop_bars: int, me
 
 
 def _windows(file: File, codec: Codec, hop_bars: int, meters: Sequence[str]) -> Iterator[tuple[str, Array | str]]:
-    """For each piece of a file: its name, and its windows or why it has none."""
+    """For each piece of a file: its name, and its windows or why it has none.
+
+    Not only an InputError is such a reason: one file in a hundred thousand that nobody foresaw must not end the pass.
+    """
     scores: list[Score]
-    errors: list[InputError]
+    errors: Sequence[Exception]
     try:
         if pop909.is_song(file.path):
             scores, errors = [pop909.read_song(file.path)], []
         else:
             scores, errors = read_pieces(file.path)
-    except InputError as error:
+    except Exception as error:
         scores, errors = [], [error]
-    yield from ((file.name, str(error)) for error in errors)
+    yield from ((file.name, _reason(error)) for error in errors)
     for number, score in enumerate(scores, 1):
         name = file.name if len(scores) == 1 else f"{file.name}#{number}"
         try:
-            yield name, codec.windows(_in_common_time(score, meters), hop_bars)
-        except InputError as error:
-            yield name, str(error)
+            windows = codec.windows(_in_common_time(score, meters), hop_bars)
+        except Exception as error:
+            yield name, _reason(error)
+        else:
+            yield name, windows
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
 
 
 def _in_common_time(score: Score, meters: Sequence[str]) -> Score:

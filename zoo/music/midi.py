@@ -24,6 +24,7 @@ from zoo.errors import InputError
 from zoo.music.score import Bools, Floats, Ints, Score
 
 TICKS_PER_QUARTER = 480  # of the files we write
+_DENOMINATORS = (1, 2, 4, 8, 16, 32, 64, 128)
 _MAX_TICK = 10_000_000  # pretty_midi's bound: beyond it a file is corrupt
 
 _DELTA = rb"[\x80-\xff]{0,3}[\x00-\x7f]"  # a variable-length quantity, at most four bytes
@@ -87,17 +88,21 @@ def read_midi(data: bytes, source: str = "MIDI data") -> Score:
 
 
 def midi_bytes(score: Score) -> bytes:
-    """`score` as a Standard MIDI File of type 1, 480 ticks to the quarter; a track per part."""
+    """`score` as a Standard MIDI File of type 1, 480 ticks to the quarter; a track per part.
+
+    What MIDI can't express is rounded or left out: times before 0, tempos below 3.6, metres like 3/12.
+    """
     import symusic
 
     def ticks(quarters: Any) -> Any:
-        return np.round(np.asarray(quarters) * TICKS_PER_QUARTER).astype(np.int32)
+        return np.maximum(np.round(np.asarray(quarters) * TICKS_PER_QUARTER), 0).astype(np.int32)
 
     midi = symusic.Score(TICKS_PER_QUARTER)
     for at, qpm in score.tempos if len(score.tempos) else [(0.0, 120.0)]:
         midi.tempos.append(symusic.Tempo(int(ticks(at)), max(qpm, 60e6 / 0xFFFFFF)))
     for at, numerator, denominator in score.meters:
-        midi.time_signatures.append(symusic.TimeSignature(int(ticks(at)), int(numerator), int(denominator)))
+        if numerator < 256 and denominator in _DENOMINATORS:
+            midi.time_signatures.append(symusic.TimeSignature(int(ticks(at)), int(numerator), int(denominator)))
     start, end = ticks(score.start), ticks(score.end)
     parts = np.stack([score.track, score.program, score.is_drum.astype(np.int32)], axis=1)
     for part in np.unique(parts, axis=0):
