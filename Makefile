@@ -26,6 +26,7 @@ lint: $(VENV)/installed-dev
 
 readme: $(VENV)/installed
 	$(BIN)/python -m zoo.readme README.md
+	$(BIN)/python -m benchmarks.table README.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import zoo
+from benchmarks import table
 from zoo import readme
 from zoo.cli.parser import parse
 
@@ -22,18 +23,23 @@ def block(language: str, containing: str) -> str:
     return found
 
 
-def test_tables_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_of_models_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZOO_CARDS", raising=False)
     assert readme.filled(README) == README, "run: make readme"
-    assert len(re.findall(r"^<!-- /?\w+ -->$", README, re.MULTILINE)) == 2 * len(readme.TABLES)
+
+
+def test_table_of_speeds_is_up_to_date() -> None:
+    assert table.insert(README, table.markdown()) == README, "run: make readme"
 
 
 def test_a_table_is_made_from_cards(tiny_model: str) -> None:
-    made = readme.filled("before\n<!-- models -->\nold\n<!-- /models -->\nafter\n")
-    assert made.startswith("before\n<!-- models -->\n| Model |")
-    assert made.endswith("|\n<!-- /models -->\nafter\n")
+    made = readme.filled(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    assert made.startswith(f"before\n{readme.BEGIN}\n| Model |")
+    assert made.endswith(f"|\n{readme.END}\nafter\n")
     assert "| [music-vae/tiny](checkpoints/music-vae/tiny/card.toml) | Random weights, for tests. | 12 k |" in made
     assert readme.filled(made) == made
+    with pytest.raises(ValueError, match="marks"):
+        readme.filled("no table")
 
 
 def test_shell_lines_parse() -> None:

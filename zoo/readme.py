@@ -1,11 +1,10 @@
-"""The tables of README.md, made from the cards: `python -m zoo.readme README.md` (or `make readme`) writes them anew.
+"""The table of models in README.md, made from the cards: `python -m zoo.readme README.md` writes it anew.
 
-A table stands between `<!-- NAME -->` and `<!-- /NAME -->`; a test says whether it is up to date.
+It stands between two marks; a test says whether it is up to date.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,13 +17,15 @@ from zoo.cli.text import count, short
 if TYPE_CHECKING:
     from zoo.weights.cards import Card
 
+BEGIN, END = "<!-- models -->", "<!-- end of models -->"
 MEASURED = 2  # of a card's metrics, the first of ours on test music
 
 
 def models() -> str:
-    """The table of models, a row a card."""
+    """The table of models, a row a card; first those whose weights were loaded and run here."""
     head = ("Model", "What it is", "Size", "Measured here, on test music", "Weights", "Their licence")
-    return table([head, *map(_row, map(zoo.info, zoo.list_models()))])
+    cards = sorted(map(zoo.info, zoo.list_models()), key=lambda card: not card.verified)
+    return table([head, *map(_row, cards)])
 
 
 def _row(card: Card) -> tuple[str, ...]:
@@ -41,16 +42,13 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body])
 
 
-TABLES = {"models": models}
-
-
 def filled(text: str) -> str:
-    """`text` with every table between markers made anew."""
-    for name, make in TABLES.items():
-        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        fresh = make()
-        text = block.sub(lambda found, fresh=fresh: f"{found[1]}{fresh}\n{found[2]}", text)  # type: ignore[misc]
-    return text
+    """`text` with what stands between the marks made anew; ValueError if they aren't there."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"no marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{models()}\n{END}{after}"
 
 
 if __name__ == "__main__":
