@@ -20,7 +20,7 @@ from zoo.errors import TrainingError
 from zoo.training import Run, data_mesh, shard, shard_batch
 
 pytestmark = pytest.mark.slow
-STEPS = 120
+STEPS = 80
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_kill_9_at_random_moments_and_resume_is_bit_for_bit(processes, tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start(processes, train, whole, STEPS).join()
 
-    for goal in sorted(rng.sample(range(5, STEPS - 20), 3)):
+    for goal in sorted(rng.sample(range(5, STEPS - 15), 3)):
         process = start(processes, train, killed, STEPS, 0.005)
         while process.is_alive() and not any(line["step"] >= goal for line in lines(killed)):
             time.sleep(0.01)

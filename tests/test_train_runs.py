@@ -7,10 +7,12 @@ import json
 import logging
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tomllib
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,14 +212,26 @@ def test_when_every_checkpoint_is_damaged_nothing_is_begun_again(tmp_path):
         stored(tmp_path)
 
 
-def test_a_full_disk_is_a_clear_error_and_spoils_nothing(tmp_path, whole):
+def test_a_disk_too_full_for_a_checkpoint_is_found_out_before_it_is_begun(tmp_path, whole, monkeypatch):
+    train(tmp_path, steps=20)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        with pytest.raises(
+            TrainingError, match=r"checkpoints/30: can't be written \(No space left on device\).*intact"
+        ):
+            train(tmp_path)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["10", "20"]
+    assert identical(train(tmp_path), whole[1])
+
+
+def test_a_write_that_fails_midway_is_a_clear_error_and_spoils_nothing(tmp_path, whole):
     train(tmp_path, steps=30)
     state = whole[1]  # at step 40
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Run.create_or_resume(tmp_path, CONFIG, RECIPE) as run:
         resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))  # writing more than 64 bytes now fails
         try:
-            with pytest.raises(TrainingError, match=r"can't be written.*intact"):
+            with pytest.raises(TrainingError, match=r"^.{,200}can't be written \(.{1,60}\).*intact"):
                 run.save(state)
             with pytest.raises(TrainingError, match=r"best.safetensors.*can't be written"):
                 run.save_best(state.weights)

@@ -103,10 +103,10 @@ def cannot_write(path: Path, error: BaseException) -> TrainingError:
 
 
 def reason(error: BaseException) -> str:
-    """An error of the system or of a library in one line."""
+    """An error of the system or of a library in a few words: of TensorStore's pages, what stands before the first " ["."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return str(error).split("\n")[0].split(" [")[0].rsplit(": ", 1)[-1] or type(error).__name__
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -8,12 +8,14 @@ runs/mine/config.json, recipe.toml    what is trained, and how
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +35,7 @@ from zoo.weights.formats import safetensors
 
 logger = logging.getLogger(__name__)
 
+MARGIN = 2**20  # bytes that a checkpoint takes beside its arrays, at most
 KEPT = 2  # checkpoints: the last, and the one before should the last turn out damaged
 
 
@@ -91,14 +94,18 @@ class Run:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        path = self.path / "checkpoints" / str(step)
         arrays = _arrays(state)
+        if shutil.disk_usage(self.path).free < sum(array.nbytes for array in arrays.values()) + MARGIN:
+            # Found out here, since Orbax, finding it out midway, prints pages of tracebacks.
+            raise cannot_write(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays), digest=ocp.args.JsonSave({"sha256": _digest(arrays)})
         )
         try:
             self._manager.save(step, args=items)
         except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
-            raise cannot_write(self.path / "checkpoints" / str(step), error) from error
+            raise cannot_write(path, error) from error
 
     def restore(self, state: TrainState) -> TrainState:
         """The newest whole checkpoint, placed on devices as `state` is; `state` itself where there is none yet."""

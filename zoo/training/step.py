@@ -32,9 +32,9 @@ def make_train_step(
         ema: decay of the moving average, for a state created with `ema=True`; early on min(ema, (1 + k) / (10 + k)),
             so that the average does not remember the random start (as TensorFlow's ExponentialMovingAverage).
 
-    The metrics gain "loss", "grad_norm" (before clipping) and "bad_steps". Once loss, gradient or update is not
-    finite, the state stays as it was before that step, whatever batches follow, and only `bad_steps` counts on: nothing
-    has to be read back at each step, and whoever looks later finds the last good state.
+    The metrics gain "loss", "grad_norm" (before clipping) and "bad_steps". Once loss or gradient is not finite, the
+    state stays as it was before that step, whatever batches follow, and only `bad_steps` counts on: nothing has to be
+    read back at each step, and whoever looks later finds the last good state.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -56,9 +56,9 @@ def make_train_step(
             average = optax.incremental_update(params, average, 1.0 - decay)
 
         grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
-        good = finite & (state.bad_steps == 0)
+        good = jnp.isfinite(value) & jnp.isfinite(grad_norm) & (state.bad_steps == 0)
         after = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state, ema=average)
+        # A choice for each array, not a lax.cond: a GPU would wait for the predicate before it takes the next step.
         state = jax.tree.map(lambda new, old: new if new is old else jnp.where(good, new, old), after, state)
         state = dataclasses.replace(state, bad_steps=state.bad_steps + ~good)
         return state, {**metrics, "loss": value, "grad_norm": grad_norm, "bad_steps": state.bad_steps}
