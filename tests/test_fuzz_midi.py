@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_io import ABC, KERN, Event, midi, off, on, program, tempo, two_parts, zipped
+from tests.test_io import Event, midi, off, on, program, tempo
+from tests.test_notation import ABC, KERN, two_parts, zipped
 from zoo.errors import InputError
 from zoo.music.io import read, to_note_sequence
 from zoo.music.midi import midi_bytes, read_midi
