@@ -103,7 +103,7 @@ def cannot_write(path: Path, error: BaseException) -> TrainingError:
 
 
 def reason(error: BaseException) -> str:
-    """An error of the system or of a library in a few words: of TensorStore's pages, what stands before the first " ["."""
+    """An error of the system or of a library in a few words; TensorStore adds pages of detail after " [" to its own."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).split("\n")[0].split(" [")[0].rsplit(": ", 1)[-1] or type(error).__name__
