@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,9 +17,9 @@ from flax import nnx
 
 from zoo import data as corpora
 from zoo import training
-from zoo.errors import CardError, InputError
+from zoo.errors import CardError, InputError, WeightsError
 from zoo.tasks import load
-from zoo.tasks.model import Found, Model, build, find, use_compilation_cache
+from zoo.tasks.model import Found, Model, build, dotted, find, use_compilation_cache
 from zoo.training.params import flatten, matching
 
 Path_ = str | os.PathLike[str]
@@ -57,6 +58,8 @@ def train(
         recipe["optimizer"]["steps"] = steps
         recipe["optimizer"]["warmup_steps"] = min(recipe["optimizer"].get("warmup_steps", 0), steps // 10)
     module = found.architecture.module(found.config, rngs=nnx.Rngs(recipe["train"].get("seed", 0)))
+    if kept := recipe["train"].get("keep"):
+        module = keep(module, found, kept)
     return _run(found, module, recipe, data, out, verbose)
 
 
@@ -146,7 +149,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
         adapted = [name for name in kernels if name not in frozen]
         adapters = training.lora_init(params, adapted, tuning["lora"], jax.random.key(seed))
     tx = training.make_optimizer(recipe["optimizer"])
-    freeze = () if adapters is not None else tuple(tuning.get("freeze") or settings.get("freeze", ()))
+    freeze = () if adapters is not None else tuple(tuning.get("freeze") or settings.get("keep", ()))
     state = training.TrainState.create(params, tx, jax.random.key(seed), freeze=freeze, adapters=adapters)
     step = training.make_train_step(graph, architecture.loss, tx)
     valid = corpus.valid if len(corpus.valid) else corpus.train
@@ -154,6 +157,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     chosen = _draw(valid, VALIDATION_WINDOWS, seed)
     monitor, mode = architecture.monitor
     with training.Run.create_or_resume(Path(out), found.facts, recipe) as run:
+        _tell(corpus, data, run.path / "skipped.txt", verbose)
         training.fit(
             state,
             step,
@@ -170,6 +174,29 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
             verbose=verbose,
         )
     return load(out)
+
+
+def _tell(corpus: corpora.Corpus, data: Path_, path: Path, verbose: bool) -> None:
+    """What the folder held; the files that can't be used go to `path` with the reason, a line each."""
+    if corpus.skipped:
+        path.write_text("".join(f"{name}: {reason}\n" for name, reason in corpus.skipped), encoding="utf-8")
+    if verbose or sys.stderr.isatty():
+        listed = f", listed in {path}" if corpus.skipped else ""
+        print(f"{data}: {corpus}{listed}", file=sys.stderr)
+
+
+def keep(module: nnx.Module, found: Found, patterns: Sequence[str]) -> nnx.Module:
+    """`module` with the parameters that `patterns` match taken from the model's published weights."""
+    tensors = found.tensors()
+    graph, params = nnx.split(module)
+    names = matching(patterns, flatten(params).keys())
+    if missing := sorted(names - tensors.keys()):
+        raise WeightsError(f"{found.name}: its weights have no {missing[0]} to keep; correct `keep` in its recipe")
+    flat = [
+        (path, variable.replace(jnp.asarray(tensors[dotted(path)])) if dotted(path) in names else variable)
+        for path, variable in nnx.to_flat_state(params)
+    ]
+    return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
 def _batches(windows: np.ndarray, found: Found, recipe: Mapping[str, Any], start: int) -> Iterator[dict[str, Any]]:
