@@ -6,5 +6,6 @@ for batch in batches(corpus.train, batch_size=64, seed=0): batch["x"]  # [64, T,
 
 from zoo.data.batches import Augment, batches
 from zoo.data.corpus import Corpus, load_corpus
+from zoo.data.files import find
 
-__all__ = ["Augment", "Corpus", "batches", "load_corpus"]
+__all__ = ["Augment", "Corpus", "batches", "find", "load_corpus"]

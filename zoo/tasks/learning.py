@@ -18,6 +18,7 @@ from flax import nnx
 from zoo import data as corpora
 from zoo import training
 from zoo.errors import CardError, InputError, WeightsError
+from zoo.music.codecs import get_codec
 from zoo.tasks import load
 from zoo.tasks.model import Found, Model, build, dotted, find, use_compilation_cache
 from zoo.training.params import flatten, matching
@@ -89,7 +90,7 @@ def finetune(
     recipe: dict[str, Any] = {
         "train": {"steps": steps, "batch_size": batch_size, "seed": seed, "evaluate_every": max(1, steps // 10)},
         "optimizer": optimizer | {"warmup_steps": min(50, steps // 10)},
-        "data": _recipe(found)["data"] if found.card is not None and found.card.recipe else {},
+        "data": _data_table(found),
         "finetune": {"base": str(name), "freeze": list(freeze), "lora": lora},
     }
     return _run(found, build(found), recipe, data, out, verbose)
@@ -107,7 +108,8 @@ def evaluate(
       limit: at most so many windows, drawn by `seed`.
     """
     model = model if isinstance(model, Model) else load(model)
-    corpus = corpora.load_corpus(Path(data), model.codec, **_data_options(model))
+    found = find(model.name)
+    corpus = _corpus(data, found, _data_table(found))
     windows = getattr(corpus, split, None)
     if split not in ("train", "valid", "test") or windows is None:
         raise InputError(f"no split {split!r}; there are train, valid and test")
@@ -137,7 +139,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     """Trains `module` by `recipe` in the run directory `out`, or continues there."""
     use_compilation_cache()
     architecture, settings, tuning = found.architecture, recipe["train"], recipe.get("finetune", {})
-    corpus = corpora.load_corpus(Path(data), found.codec, **_options(recipe["data"]))
+    corpus = _corpus(data, found, recipe["data"])
     if tuning:
         module = architecture.settle(module)
     seed = settings.get("seed", 0)
@@ -229,14 +231,23 @@ def _recipe(found: Found) -> dict[str, Any]:
     return recipe
 
 
-def _options(table: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe's [data] table concerns the corpus: all but what is done to batches."""
-    return {key: value for key, value in table.items() if key != "transpose"}
+def _data_table(found: Found) -> dict[str, Any]:
+    """The recipe's [data] table, empty for a model without a recipe."""
+    return dict(_recipe(found)["data"]) if found.card is not None and found.card.recipe else {}
 
 
-def _data_options(model: Model) -> dict[str, Any]:
-    found = find(model.name)
-    return _options(_recipe(found)["data"]) if found.card is not None and found.card.recipe else {}
+def _corpus(data: Path_, found: Found, table: Mapping[str, Any]) -> corpora.Corpus:
+    """The corpus of a folder by a recipe's [data] table.
+
+    The table's `patterns` name data sets and its `codec` says what to take of their pieces. A folder that holds none of
+    them is someone's own music: all of it is taken, as the model takes a single file.
+    """
+    options = {key: value for key, value in table.items() if key not in ("codec", "patterns", "transpose")}
+    patterns = table.get("patterns", ("*",))
+    if patterns == ("*",) or not corpora.find(Path(data), patterns):
+        return corpora.load_corpus(Path(data), found.codec, **options)
+    codec = get_codec(**{**found.facts["codec"], **table.get("codec", {})})
+    return corpora.load_corpus(Path(data), codec, patterns=patterns, **options)
 
 
 def _draw(windows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
