@@ -159,6 +159,14 @@ def test_chrono(memory: int) -> None:
     assert not o.any()
 
 
+def test_initial_kernel() -> None:
+    """Rows of variance 1 / X for the inputs; an orthogonal matrix a gate for the recurrence."""
+    kernel = np.asarray(LSTM(40, 30, memory=8, rngs=nnx.Rngs(0)).kernel[...])
+    assert np.var(kernel[:40]) * 40 == pytest.approx(1.0, abs=0.1)
+    for gate in np.split(kernel[40:], 4, axis=1):
+        np.testing.assert_allclose(gate @ gate.T, np.eye(30), atol=1e-5)
+
+
 def test_dense() -> None:
     dense = Dense(3, 2, rngs=nnx.Rngs(0))
     assert not dense.bias[...].any()

@@ -28,7 +28,7 @@ class Architecture:
       monitor: the metric of `evaluate` that picks the best weights, and "min" or "max".
       settle: puts the model where its schedules end, for fine-tuning: warm-ups are for random weights.
       example: (config, batch size, generator) → a random batch, for tests and benchmarks.
-      kernels: inference by name: (model, inputs, key) → arrays, to be jitted; `inputs` are made by `kernel_inputs`.
+      kernels: inference by name: (model, inputs, key) → arrays, to be jitted; `inputs` are those of `example`.
       task: the file of `zoo.tasks` that binds the kernels to music.
       tiny: small configurations by name, one for each kind of the model, for the conformance tests.
     """

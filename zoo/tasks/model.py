@@ -95,6 +95,7 @@ def fill(module: Callable[..., nnx.Module], config: Any, tensors: Mapping[str, n
 
 
 def dotted(path: tuple[Any, ...]) -> str:
+    """("encoder", "mu", "kernel") → "encoder.mu.kernel": the names that weight files carry."""
     return ".".join(map(str, path))
 
 
