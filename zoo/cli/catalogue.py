@@ -61,7 +61,7 @@ def list_(args: argparse.Namespace) -> None:
         raise InputError("no model is like that; `zoo list` shows all there are")
     print_table([("MODEL", "TASK", "SIZE", "WEIGHTS", "WHAT IT IS"), *map(_row, cards)])
     if any(card.default for card in cards):
-        print("\n* stands for its family: `music-vae` means `music-vae/…` with the star. More: zoo info MODEL")
+        print("\n* is what the name of its family alone means. More of each: zoo info MODEL")
     return None
 
 
@@ -117,7 +117,8 @@ def _card_fields(card: Card) -> Iterator[tuple[str, str | list[str]]]:
     yield "architecture", f"{card.architecture}, {card.parameters:,} parameters"
     yield "config", _flat(card.config)
     yield "codec", f"{card.codec.name} {_flat(card.codec.options)}".strip()
-    yield "weights", [origin(card), *map(_source, card.sources)]
+    unverified = [] if card.verified or not card.pretrained else ["not verified: nobody has loaded these files here"]
+    yield "weights", [*map(_source, card.sources), *unverified] or "none yet"
     yield "trained on", ", ".join(card.data)
     if card.trained:
         yield "training", [f"{card.trained.where}, {card.trained.time}", card.trained.curve]
