@@ -1,8 +1,9 @@
 """Puts trained weights beside their card: `python checkpoints/publish.py runs/a checkpoints/music-vae/mel-2bar`.
 
 Takes the best weights of a run (or a .safetensors file), checks that they fit the card's configuration, stores them as
-float16 and writes sha256, size and number of parameters into card.toml. Metrics are written by hand, from `zoo evaluate`.
-A card that had no weights yet gains its source, and is verified.
+float16 and writes sha256, size and number of parameters into card.toml. Metrics are written by hand, from
+`zoo evaluate`. A card that had no weights yet gains its source, and is verified. A third argument, such as "encoder.*",
+keeps only the parameters it matches, for a card whose other sources give the rest.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import re
 import sys
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from zoo.tasks.model import BEST, build, from_card
@@ -26,12 +28,13 @@ bytes = 0
 """
 
 
-def publish(source: Path, folder: Path) -> None:
+def publish(source: Path, folder: Path, pattern: str = "*") -> None:
     """Writes `folder`/weights.safetensors and brings `folder`/card.toml up to date."""
     tensors, _ = safetensors.load(source / BEST if source.is_dir() else source)
     found = from_card(load_card(folder))
     build(replace(found, tensors=lambda: tensors))  # raises where they do not fit
-    safetensors.write(folder / "weights.safetensors", tensors, found.facts, half=True)
+    kept = {name: tensor for name, tensor in tensors.items() if fnmatchcase(name, pattern)}
+    safetensors.write(folder / "weights.safetensors", kept, found.facts, half=True)
     written = (folder / "weights.safetensors").read_bytes()
     facts = {
         "sha256": f'"{hashlib.sha256(written).hexdigest()}"',
@@ -51,4 +54,4 @@ def publish(source: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    publish(Path(sys.argv[1]), Path(sys.argv[2]))
+    publish(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -20,7 +20,7 @@ from zoo import training
 from zoo.errors import CardError, InputError, WeightsError
 from zoo.music.codecs import get_codec
 from zoo.tasks import load
-from zoo.tasks.model import Found, Model, build, dotted, find, use_compilation_cache
+from zoo.tasks.model import Found, Model, build, dotted, fill, find, use_compilation_cache
 from zoo.training.params import flatten, matching
 
 Path_ = str | os.PathLike[str]
@@ -39,7 +39,10 @@ def train(
     seed: int | None = None,
     verbose: bool = False,
 ) -> Model:
-    """Trains a model of the zoo from random weights by its recipe, the one that made the published checkpoint.
+    """Trains a model of the zoo by its recipe, the one that made the published checkpoint.
+
+    It begins with random weights, or with those of the model that the recipe's `start` names; parameters that its
+    `keep` matches are the model's own published ones and stay as they are.
 
     Args:
       name: a model whose card has a recipe.
@@ -58,7 +61,10 @@ def train(
     if steps is not None and recipe["optimizer"].get("schedule") == "cosine":
         recipe["optimizer"]["steps"] = steps
         recipe["optimizer"]["warmup_steps"] = min(recipe["optimizer"].get("warmup_steps", 0), steps // 10)
-    module = found.architecture.module(found.config, rngs=nnx.Rngs(recipe["train"].get("seed", 0)))
+    if start := recipe["train"].get("start"):
+        module = fill(found.architecture.module, found.config, find(start).tensors(), start)
+    else:
+        module = found.architecture.module(found.config, rngs=nnx.Rngs(recipe["train"].get("seed", 0)))
     if kept := recipe["train"].get("keep"):
         module = keep(module, found, kept)
     return _run(found, module, recipe, data, out, verbose)
