@@ -180,7 +180,7 @@ def test_a_reader_that_leaves_is_no_error(tiny_model: str) -> None:
 def test_list(tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list") == 0
     assert "music-vae/tiny" in capsys.readouterr().out
-    assert run("list", "music-vae/t*", "--json", "--task", "latent", "--pretrained") == 0
+    assert run("list", "music-vae/tin*", "--json", "--task", "latent", "--pretrained") == 0
     (model,) = json.loads(capsys.readouterr().out)
     assert (model["id"], model["parameters"], model["pretrained"]) == ("music-vae/tiny", 11674, True)
     assert run("list", "nothing", "--json") == 0
