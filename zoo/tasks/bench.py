@@ -96,7 +96,7 @@ def measure(
 ) -> list[Row]:
     """As `bench`, for an architecture and a configuration that need no card."""
     plan = [(kernel, size) for kernel in architecture.kernels for size in batch_sizes] + [("train", max(batch_sizes))]
-    same = {"device": device_name(), "platform": jax.default_backend(), "system": "zoo", "model": name}
+    same: Row = {"device": device_name(), "platform": jax.default_backend(), "system": "zoo", "model": name}
     same |= {"version": f"jax {jax.__version__}", "matmul_gflops_per_s": matmul_peak() / 1e9}
     rows = []
     for operation, size in tqdm(plan, desc=f"timing {name}", unit="program", disable=None):

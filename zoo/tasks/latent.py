@@ -184,4 +184,6 @@ def _tempo(score: Score) -> float:
 
 
 def _name(source: Any) -> str:
-    return getattr(source, "source", "") or str(source)[:80]
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    return getattr(source, "source", "") or "the piece"
