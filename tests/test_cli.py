@@ -289,10 +289,20 @@ def test_encode_and_decode(
 def test_reconstruct_and_render(tiny_model: str, folder: Path, melody_file: Path) -> None:
     assert run("reconstruct", tiny_model, melody_file, "--midi-only") == 0
     assert (folder / "out" / "melody-2.mid").is_file()
+    assert run("render", melody_file) == 0
+    assert {path.name for path in (folder / "out").iterdir()} >= {"melody.mid", "melody.wav", "melody.png"}
+    assert (folder / "out" / "index.html").read_text().count("<audio") == 1
+
+
+@pytest.mark.parametrize("command", ["render melody.mid --out .", "render ./melody.mid --out x/.."])
+def test_no_input_is_overwritten(
+    command: str, folder: Path, melody_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = melody_file.read_bytes()
-    assert run("render", melody_file, "--out", ".") == 0
+    (folder / "x").mkdir()
+    assert run(*command.split()) == 1
+    assert "melody.mid: it is read, and would be overwritten; choose another --out" in error(capsys)
     assert melody_file.read_bytes() == before
-    assert (folder / "index.html").read_text().count("<audio") == 1
 
 
 # --- learning --------------------------------------------------------------------------------------------------------
@@ -303,7 +313,7 @@ def test_convert(tiny_model: str, folder: Path, capsys: pytest.CaptureFixture[st
     assert run("convert", weights, "--as", tiny_model, "--out", "x.safetensors") == 0
     assert run("generate", "x.safetensors", "-n", 1, "--midi-only") == 0
     assert run("generate", tiny_model, "-n", 1, "--midi-only", "--out", "same") == 0
-    assert (folder / "out/sample-1.mid").read_bytes() == (folder / "same/sample-1.mid").read_bytes()
+    assert (folder / "out/sample.mid").read_bytes() == (folder / "same/sample.mid").read_bytes()
     capsys.readouterr()
     assert run("info", "x.safetensors") == 0
     assert "11,674" in capsys.readouterr().out

@@ -461,7 +461,7 @@ def test_groups_share_a_page(tmp_path: Path) -> None:
         show.Group([MELODY] * 3, ["A", "halfway", "B"], "step", "From A to B", morph=True),
     ]
     written = show.write_groups(groups, tmp_path, "Title")
-    assert [p.name for p in written.wav[:3]] == ["sample-1.wav", "step-1.wav", "step-2.wav"]
+    assert [p.name for p in written.wav[:3]] == ["sample.wav", "step-1.wav", "step-2.wav"]
     text = written.page.read_text("utf-8")
     assert "--c0:#4f6df5" in text
     assert "--c0:#e8743b" in text
@@ -476,7 +476,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
         lambda: show.page("T", [], tmp_path / "file" / "a.html"),
         lambda: show.write_all([MELODY], ["A"], tmp_path / "file", "a"),
     ):
-        with pytest.raises(InputError, match=r"file/a\.(png|wav|html): [^\n]+$"):
+        with pytest.raises(InputError, match=r"file/a\.(mid|png|wav|html): [^\n]+$"):
             write()
 
     def full(descriptor: int) -> None:

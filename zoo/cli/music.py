@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from zoo.cli.parser import Parser, Verbs
-    from zoo.music.score import Score
     from zoo.show import Group
     from zoo.tasks.latent import Latent
 
@@ -149,7 +148,7 @@ def generate(args: argparse.Namespace) -> None:
     if args.interpolate:
         windows = model.interpolate_windows(scores[0], scores[-1], args.interpolate, key=args.seed)
         titles = steps(args.interpolate, "Sample 1", f"Sample {args.n}")
-        heading = f"From sample 1 to sample {args.n}"
+        heading = f"From sample 1 to sample {args.n}, both encoded and decoded again"
         groups.append(Group(model.scores(windows, args.qpm), titles, "interpolation", heading, morph=True))
     save(groups, args, f"{model.name}: {args.n} samples", f"temperature {args.temperature:g}, seed {args.seed}")
 
@@ -158,10 +157,11 @@ def interpolate(args: argparse.Namespace) -> None:
     """`zoo interpolate`."""
     from zoo.show import Group
 
-    model, names = load(args.model), [Path(args.a).name, Path(args.b).name]
+    model, args.files = load(args.model), [args.a, args.b]
+    names = [Path(file).name for file in args.files]
     options = {"window": args.window, "key": args.seed, "temperature": args.temperature}
     windows = model.interpolate_windows(args.a, args.b, args.steps, **options)
-    given = [model.window(file, args.window) for file in (args.a, args.b)]
+    given = [model.window(file, args.window) for file in args.files]
     between = model.scores(windows, args.qpm)
     groups = [
         Group(model.scores(given, args.qpm), names, "original", "As they were"),
@@ -284,26 +284,21 @@ def load(name: str) -> Latent:
 
 
 def save(groups: Sequence[Group], args: argparse.Namespace, title: str, subtitle: str) -> None:
-    """Writes all there is to see and hear, or MIDI alone, and says where."""
-    from zoo.show import write_groups
+    """Writes all there is to see and hear, or MIDI alone, and says where; InputError rather than lose an input."""
+    from zoo.show import file_stems, write_groups, write_midi
 
     out = Path(args.out)
+    given = [Path(file).resolve() for file in getattr(args, "files", [])]
+    for stem in (stem for group in groups for stem in file_stems(group)):
+        if (out / f"{stem}.mid").resolve() in given:
+            raise InputError(f"{out / stem}.mid: it is read, and would be overwritten; choose another --out")
     if getattr(args, "midi_only", False):
-        names = [path for group in groups for path in write_midi(group.scores, out, group.stem)]
-        print(f"wrote {len(names)} MIDI files: {names[0]} … {names[-1]}")
+        names = write_midi(groups, out)
+        print(f"wrote {len(names)} MIDI files: {names[0]} … {names[-1]}" if len(names) > 1 else f"wrote {names[0]}")
         return
     written = write_groups(groups, out, title, subtitle)
     pictures = len(written.png) + len(written.sheets)
     print(f"wrote {len(written.midi)} MIDI, {len(written.wav)} WAV and {pictures} PNG files into {out}")
     print(f"open {written.page} to see and hear them")
-    if "seed" in args and not args.seed:
+    if "seed" in args and not args.seed and args.temperature:
         print("the same command gives the same music; for other music: --seed 1")
-
-
-def write_midi(scores: Sequence[Score], out: Path, stem: str) -> list[Path]:
-    """MIDI files named as `zoo.show` names them."""
-    from zoo.music.midi import midi_bytes
-    from zoo.show.files import write
-
-    digits = len(str(len(scores)))
-    return [write(out / f"{stem}-{i:0{digits}}.mid", midi_bytes(score)) for i, score in enumerate(scores, 1)]

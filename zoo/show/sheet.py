@@ -22,7 +22,7 @@ class Group:
 
     Attributes:
       scores, titles: the same number of each; titles are any text.
-      stem: what the names of their files begin with, e.g. "sample".
+      stem: what the names of their files begin with, e.g. "sample" for sample-1.mid, or sample.mid if there is but one.
       heading: any text, "" for none.
       morph: they are an interpolation, and coloured as one.
     """
@@ -36,7 +36,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Written:
-    """The paths of what was written: a MIDI, WAV and PNG file a score, a PNG with all scores a group, and one page."""
+    """What was written: a MIDI, WAV and PNG file a score, a PNG sheet a group of several scores, and one page."""
 
     midi: tuple[Path, ...]
     wav: tuple[Path, ...]
@@ -58,28 +58,43 @@ def write_all(
 
 
 def write_groups(groups: Sequence[Group], out_dir: str | os.PathLike[str], title: str, subtitle: str = "") -> Written:
-    """Writes all of several groups, with one index.html for all.
+    """Writes all of several groups, with one index.html for all; MIDI first, which takes no time.
 
     Each file is whole or not there. Raises InputError naming the path if one can't be written.
     """
     from tqdm import tqdm
 
     out = Path(out_dir)
-    midi: list[Path] = []
+    midi = write_midi(groups, out)
     wav: list[Path] = []
     png: list[Path] = []
     sheets: list[Path] = []
     items: list[Item] = []
-    with tqdm(total=sum(len(group.scores) for group in groups), desc="rendering", disable=None, leave=False) as bar:
+    with tqdm(total=len(midi), desc="rendering", disable=None, leave=False) as bar:
         for group in groups:
-            sheets.append(piano_roll(group.scores, out / f"{group.stem}.png", group.heading, group.titles, group.morph))
-            for i, (score, name) in enumerate(zip(group.scores, group.titles, strict=True)):
-                base = f"{group.stem}-{i + 1:0{len(str(len(group.scores)))}}"
-                sound, notes = render(score), midi_bytes(score)
-                midi.append(write(out / f"{base}.mid", notes))
-                wav.append(write_wav(out / f"{base}.wav", sound, RATE))
-                png.append(piano_roll(score, out / f"{base}.png", name))
+            if len(group.scores) > 1:
+                sheet = out / f"{group.stem}.png"
+                sheets.append(piano_roll(group.scores, sheet, group.heading, group.titles, group.morph))
+            for i, (score, name, stem) in enumerate(zip(group.scores, group.titles, file_stems(group), strict=True)):
+                sound = render(score)
+                wav.append(write_wav(out / f"{stem}.wav", sound, RATE))
+                png.append(piano_roll(score, out / f"{stem}.png", name))
                 share = i / max(1, len(group.scores) - 1) if group.morph else None
-                items.append(Item(name, score, sound, notes, group.heading, share))
+                items.append(Item(name, score, sound, midi_bytes(score), group.heading, share))
                 bar.update()
-    return Written(tuple(midi), tuple(wav), tuple(png), tuple(sheets), page(title, items, out / "index.html", subtitle))
+    return Written(midi, tuple(wav), tuple(png), tuple(sheets), page(title, items, out / "index.html", subtitle))
+
+
+def write_midi(groups: Sequence[Group], out_dir: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Writes the MIDI files alone. Raises InputError naming the path if one can't be written."""
+    return tuple(
+        write(Path(out_dir) / f"{stem}.mid", midi_bytes(score))
+        for group in groups
+        for score, stem in zip(group.scores, file_stems(group), strict=True)
+    )
+
+
+def file_stems(group: Group) -> list[str]:
+    """The names, without suffix, of the files of each score of a group."""
+    count = len(group.scores)
+    return [group.stem] if count == 1 else [f"{group.stem}-{i:0{len(str(count))}}" for i in range(1, count + 1)]
