@@ -25,7 +25,7 @@ STOPPED = "; the same command goes on from the last checkpoint"
 def add(verbs: Verbs) -> None:
     """Adds the verbs of this file."""
     parser = add_verb(
-        verbs, "train", train, "Train a model from nothing, by the recipe beside its card.",
+        verbs, "train", train, "Train a model by the recipe beside its card.",
         "zoo train music-vae/mel-2bar --data DIR --out runs/a",
         "A run that was stopped goes on, bit for bit, with the same command.",
     )  # fmt: skip

@@ -67,7 +67,7 @@ def overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
 
 def _shares(values: Sequence[npt.NDArray[np.integer]], bins: int) -> npt.NDArray[np.float64]:
     counts = np.bincount(np.concatenate([np.zeros(0, np.int64), *values]), minlength=bins)
-    return counts / max(1, counts.sum())
+    return counts / max(1, int(counts.sum()))
 
 
 def _bars(
