@@ -121,7 +121,7 @@ def test_a_command_that_cannot_be_understood_ends_with_2(
         ("decode music-vae/tiny card.txt", "card.txt: not latent vectors"),
         ("decode music-vae/tiny narrow.json", "z has shape (1, 2), the model needs [n, 8]"),
         ("decode music-vae/tiny objects.npy", "objects.npy: not latent vectors"),
-        ("render card.txt", "card.txt: not any other known format"),
+        ("render card.txt", "card.txt: in no known format"),
         ("render nothing.mid", "nothing.mid: no such file"),
         ("convert card.txt --as music-vae/tiny --out x.safetensors", "its format can't be told"),
         ("convert card.txt --as music-vae/tiny --out x.npz", "x.npz: its name must end in .safetensors"),

@@ -140,8 +140,8 @@ def _parser(data: bytes, path: Path) -> Callable[[bytes, str], Any]:
     if re.search(rb"^X:\s*\d", data, re.MULTILINE):
         return lambda data, source: read_abc(_text(data), source)
     expected = {".mid": "MIDI", ".midi": "MIDI", ".mxl": "MXL", ".abc": "ABC", ".krn": "**kern"}.get(path.suffix, "")
-    wrong = f"not {expected}, nor" if expected else "not"
-    raise InputError(f"{path}: {wrong} any other known format (MIDI, MusicXML, MXL, **kern, ABC, NoteSequence)")
+    wrong = f"not {expected}, nor any other" if expected else "in no"
+    raise InputError(f"{path}: {wrong} known format (MIDI, MusicXML, MXL, **kern, ABC, NoteSequence)")
 
 
 def _text(data: bytes) -> str:
