@@ -275,7 +275,7 @@ def test_a_run_begun_but_killed_at_once_can_be_begun_again(tmp_path):
 def test_a_directory_in_use_by_a_live_process_is_refused(tmp_path):
     Run.create_or_resume(tmp_path, CONFIG, RECIPE).close()
     hold = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
-    command = [sys.executable, "-c", hold, str(tmp_path / ".lock")]
+    command = [sys.executable, "-u", "-c", hold, str(tmp_path / ".lock")]  # -u: or its line waits in a buffer
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(TrainingError, match=r"process [0-9]+ is training here"):
