@@ -1,8 +1,9 @@
 """Measures models of the zoo and their peers in one run: `python -m benchmarks.run`.
 
-Every contestant is a process of its own, with the same cores and as many threads, and the rounds are interleaved: what
-else the machine is doing hits all alike. A peer that isn't installed (see `peers/README.md`) is left out. Rows of all
-rounds go to `results/<device>.csv`, a plot beside it; `python -m benchmarks.table` makes the README's table.
+Every contestant is a process of its own, with the same cores, as many threads, and huge pages; the rounds are
+interleaved: what else the machine is doing hits all alike. A peer that isn't installed (see `peers/README.md`) is left
+out. Rows of all rounds go to `results/<device>.csv`, a plot beside it; `python -m benchmarks.table` makes the README's
+table.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def rows_of(contestant: Contestant, model: str, steps: int, environment: Mapping
 def cold_start(model: str, environment: Mapping[str, str]) -> bench.Row:
     """`zoo generate` from nothing to a melody in a file, with the compilation cache filled by a first run."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "zoo", "generate", model, "--out", f"{folder}/out"]
+        command = [sys.executable, "-m", "zoo", "generate", model, "-n", "1", "--midi-only", "--out", f"{folder}/out"]
         private = dict(environment, ZOO_CACHE=f"{folder}/cache")
         times = []
         for _ in range(4):
@@ -110,9 +111,10 @@ def main() -> None:
 
     if options.cores:
         os.sched_setaffinity(0, options.cores)  # children inherit it
-    threads = str(len(options.cores) if options.cores else os.cpu_count())
+    threads = str(bench.cores())
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"), threads)
     environment |= {"OMP_PROC_BIND": "close", "PYTHONPATH": str(HERE.parent)}
+    environment |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # huge pages, on Linux: a training step gains 1.2 times
 
     rows = []
     for model in options.models:

@@ -102,8 +102,8 @@ def measure(
     for operation, size in tqdm(plan, desc=f"timing {name}", unit="program", disable=None):
         function, args = program(architecture, config, operation, size)
         compiled, compile_s, cached_s = compile_timed(function, args)
-        times, cores = timed(compiled, args, operation == "train", seconds)
-        measured = summary(times, size, config.steps) | {"operation": operation, "cores_used": cores}
+        times, used = timed(compiled, args, operation == "train", seconds)
+        measured = summary(times, size, config.steps) | {"operation": operation, "cores_used": used}
         measured |= {"compile_s": compile_s, "cached_compile_s": cached_s, "memory_mb": memory(compiled) / 1e6}
         rate = matmul_flops(function, *args) / measured["median_s"] / 1e9
         measured |= {"gflops_per_s": rate, "share_of_matmul": rate / same["matmul_gflops_per_s"]}
@@ -260,8 +260,12 @@ def device_name() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return str(device.device_kind)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"
+    return f"{_processor()}, {cores()} core{'s' if cores() > 1 else ''}"
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:
