@@ -56,7 +56,7 @@ async function main() {
   const server = http.createServer((request, response) => response.end(files[request.url]));
   await new Promise(ready => server.listen(0, '127.0.0.1', ready));
   delete globalThis.fetch; // Emscripten would ask it for the path of the wasm binary
-  console.log = () => {}; // magenta.js and TensorFlow.js print banners
+  console.log = console.warn = () => {}; // magenta.js and TensorFlow.js print banners
 
   const tf = require('@tensorflow/tfjs');
   if (options.backend === 'wasm') require('@tensorflow/tfjs-backend-wasm');
