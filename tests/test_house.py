@@ -21,7 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"zoo", "registry", "tasks", "music", "show", "weights"},
     "readme": {"zoo", "cli", "weights"},
-    "tasks": {"registry", "models", "music", "data", "training", "weights", "show"},
+    "tasks": {"registry", "models", "nn", "music", "data", "training", "weights", "show"},
     "registry": {"models", "weights"},
     "models": {"nn"},
     "nn": set(),

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zoo.nn.precision import dot, rounded
+
 Carry = tuple[jax.Array, jax.Array]  # (c, h), each [B, H]
 
 
@@ -30,7 +32,7 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x @ self.kernel[...] + self.bias[...]
+        return dot(x, rounded(self.kernel[...])) + self.bias[...]
 
 
 class LSTM(nnx.Module):
@@ -61,7 +63,7 @@ class LSTM(nnx.Module):
         """
         kernel = jnp.concatenate([self.kernel[: self.varying], self.kernel[-self.units :]])
         gates = jnp.broadcast_to(gates, (x.shape[1], 4 * self.units))
-        hidden, c, h = _scan(x, kernel, gates, *carry, reverse)
+        hidden, c, h = _scan(x, rounded(kernel), gates, *carry, reverse)
         return hidden, (c, h)
 
     def step(self, x: jax.Array, gates: jax.Array, carry: Carry) -> Carry:
@@ -104,7 +106,7 @@ def _scan(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     def step(carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
         c, h = carry
-        c, h, _ = _cell(jnp.concatenate([x, h], axis=-1) @ kernel + constant, c)
+        c, h, _ = _cell(dot(jnp.concatenate([x, h], axis=-1), kernel) + constant, c)
         return (c, h), h
 
     (c, h), hidden = jax.lax.scan(step, (c, h), x, reverse=reverse)
@@ -116,8 +118,8 @@ def _scan_forward(
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Any]:
     def step(carry: Carry, x: jax.Array) -> tuple[Carry, Any]:
         c, h = carry
-        xh = jnp.concatenate([x, h], axis=-1)
-        after, h, activated = _cell(xh @ kernel + constant, c)
+        xh = jnp.concatenate([x, h], axis=-1).astype(kernel.dtype)
+        after, h, activated = _cell(dot(xh, kernel) + constant, c)
         return (after, h), (h, (xh, c, after, activated))
 
     (c, h), (hidden, saved) = jax.lax.scan(step, (c, h), x, reverse=reverse)
@@ -140,13 +142,14 @@ def _scan_backward(reverse: bool, saved: Any, gradients: Any) -> Any:
         d_gates = jnp.concatenate(
             [d_c * j * i * (1 - i), d_c * i * (1 - j * j), d_c * c_before * f * (1 - f), d_h * t * o * (1 - o)], axis=-1
         )
-        return (d_c * f, d_gates @ recurrent), d_gates
+        d_gates = d_gates.astype(kernel.dtype)
+        return (d_c * f, dot(d_gates, recurrent)), d_gates
 
     at = (d_hidden, c_before, c_after, activated)
     (d_c, d_h), d_gates = jax.lax.scan(step, (d_c, d_h), at, reverse=not reverse)
-    d_x = d_gates @ kernel[:-units].T  # dropped by the compiler where the inputs need no gradient
-    d_kernel = jnp.einsum("tbx,tbg->xg", xh, d_gates)
-    return d_x, d_kernel, jnp.sum(d_gates, axis=0), d_c, d_h
+    d_x = dot(d_gates, kernel[:-units].T)  # dropped by the compiler where the inputs need no gradient
+    d_kernel = jnp.einsum("tbx,tbg->xg", xh, d_gates, preferred_element_type=jnp.float32).astype(kernel.dtype)
+    return d_x, d_kernel, jnp.sum(d_gates, axis=0, dtype=jnp.float32), d_c, d_h
 
 
 _scan.defvjp(_scan_forward, _scan_backward)

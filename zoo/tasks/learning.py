@@ -19,6 +19,7 @@ from zoo import data as corpora
 from zoo import training
 from zoo.errors import CardError, InputError, WeightsError
 from zoo.music.codecs import get_codec
+from zoo.nn.precision import products
 from zoo.tasks import load
 from zoo.tasks.model import Found, Model, build, dotted, fill, find, use_compilation_cache
 from zoo.training.params import flatten, matching
@@ -159,7 +160,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     tx = training.make_optimizer(recipe["optimizer"])
     freeze = () if adapters is not None else tuple(tuning.get("freeze") or settings.get("keep", ()))
     state = training.TrainState.create(params, tx, jax.random.key(seed), freeze=freeze, adapters=adapters)
-    step = training.make_train_step(graph, architecture.loss, tx)
+    step = training.make_train_step(graph, _rounding(architecture.loss, settings.get("precision", "float32")), tx)
     valid = corpus.valid if len(corpus.valid) else corpus.train
     compiled = _compile_evaluation(architecture.evaluate, graph)
     chosen = _draw(valid, VALIDATION_WINDOWS, seed)
@@ -217,6 +218,18 @@ def _batches(windows: np.ndarray, found: Found, recipe: Mapping[str, Any], start
     settings = recipe["train"]
     augment = transpose if (lowest, highest) != (0, 0) else None
     return corpora.batches(windows, settings["batch_size"], settings.get("seed", 0), start, augment)
+
+
+def _rounding(loss: training.Loss, precision: str) -> training.Loss:
+    """`loss` with the factors of its matrix products in `precision`; evaluation stays in float32."""
+    if precision not in ("float32", "bfloat16"):
+        raise CardError(f"[train] precision = {precision!r} is neither float32 nor bfloat16; correct the recipe")
+
+    def rounded(*args: Any) -> Any:
+        with products(precision):
+            return loss(*args)
+
+    return rounded
 
 
 def _compile_evaluation(evaluate: Callable[..., Any], graph: Any) -> Callable[..., Any]:
