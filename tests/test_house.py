@@ -49,11 +49,12 @@ LIBRARIES: dict[str, set[str]] = {
     "flax": {"models", "nn", "tasks", "training"},
     "tensorflow": set(),
     "torch": set(),
-    "h5py": set(),
+    "h5py": {"weights"},
+    "soxr": {"music"},
     "onnx": set(),
     "pickle": {"weights"},  # the restricted reader of PyTorch's files
 }
-OF_WEIGHTS = {"numpy", "safetensors", "tqdm", "pickle"}  # tqdm: the progress of a download
+OF_WEIGHTS = {"numpy", "safetensors", "tqdm", "pickle", "h5py"}  # tqdm: the progress of a download
 ONLY_WITHIN_FUNCTIONS = {"note_seq", "music21", "librosa"}  # seconds to import
 LINES = 500
 LONGER = {"models/music_vae.py": 560}  # all kinds of MusicVAE share one module

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from zoo.errors import InputError
+from zoo.music.audio import AudioCodec
 from zoo.music.drums import DrumsCodec
 from zoo.music.groove import GrooveCodec
 from zoo.music.melody import MelodyCodec
@@ -56,7 +57,7 @@ class Codec(Protocol):
         ...
 
 
-CODECS: dict[str, type] = {codec.name: codec for codec in (MelodyCodec, DrumsCodec, TrioCodec, GrooveCodec)}
+CODECS: dict[str, type] = {codec.name: codec for codec in (MelodyCodec, DrumsCodec, TrioCodec, GrooveCodec, AudioCodec)}
 
 
 def get_codec(name: str, **options: Any) -> Codec:
@@ -72,6 +73,6 @@ def get_codec(name: str, **options: Any) -> Codec:
         if option not in known:
             raise InputError(f"the {name} codec has no option {option!r}; there are {', '.join(known)}")
     codec: Codec = CODECS[name](**options)
-    if codec.bars < 1:
+    if getattr(codec, "bars", 1) < 1:
         raise InputError(f"bars={codec.bars}: a window has at least one bar")
     return codec

@@ -35,5 +35,5 @@ def rounded(x: jax.Array) -> jax.Array:
 
 
 def dot(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x · y, factors in the format of `y`, sums and result in float32."""
+    """Matrix product x · y, its factors in the format of `y`, sums and result in float32."""
     return jnp.dot(x.astype(y.dtype), y, preferred_element_type=jnp.float32)

@@ -220,7 +220,7 @@ def _batches(windows: np.ndarray, found: Found, recipe: Mapping[str, Any], start
     return corpora.batches(windows, settings["batch_size"], settings.get("seed", 0), start, augment)
 
 
-def _rounding(loss: training.Loss, precision: str) -> training.Loss:
+def _rounding(loss: Callable[..., Any], precision: str) -> Callable[..., Any]:
     """`loss` with the factors of its matrix products in `precision`; evaluation stays in float32."""
     if precision not in ("float32", "bfloat16"):
         raise CardError(f"[train] precision = {precision!r} is neither float32 nor bfloat16; correct the recipe")
