@@ -1,7 +1,7 @@
 """Puts trained weights beside their card: `python checkpoints/publish.py runs/a checkpoints/music-vae/mel-2bar`.
 
 Takes the best weights of a run (or a .safetensors file), checks that they fit the card's configuration, stores them as
-float16 and writes sha256, size and number of parameters into card.toml. Metrics are written by hand, from
+float16 and writes sha256 and size into card.toml. Metrics are written by hand, from
 `zoo evaluate`. A card that had no weights yet gains its source, and is verified. A third argument, such as "encoder.*",
 keeps only the parameters it matches, for a card whose other sources give the rest.
 """
@@ -39,18 +39,18 @@ def publish(source: Path, folder: Path, pattern: str = "*") -> None:
     facts = {
         "sha256": f'"{hashlib.sha256(written).hexdigest()}"',
         "bytes": str(len(written)),
-        "parameters": str(sum(tensor.size for tensor in tensors.values())),
     }
     card = folder / "card.toml"
     text = card.read_text(encoding="utf-8")
-    if "[[sources]]" not in text:
+    if "bundled" not in text:
         text = text.replace("\ntask = ", "\nverified = true\ntask = ", 1) + SOURCE
+        if found.card is not None and found.card.format != "safetensors":
+            text += 'format = "safetensors"\n'
+    before, bundled, after = text.partition('kind = "bundled"')
     for key, value in facts.items():
-        text, found_keys = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
-        if found_keys != 1:
-            raise SystemExit(f"{card}: needs one line that begins with `{key} = `")
-    card.write_text(text, encoding="utf-8")
-    print(f"{folder}: {len(written) / 1e6:.1f} MB, {facts['parameters']} parameters")
+        after = re.sub(rf"^{key} = .*$", f"{key} = {value}", after, count=1, flags=re.MULTILINE)
+    card.write_text(before + bundled + after, encoding="utf-8")
+    print(f"{folder}: {len(written) / 1e6:.1f} MB, {len(kept)} of {len(tensors)} tensors")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import TYPE_CHECKING
 
-from zoo.tasks.model import Model, build, find
+from zoo.tasks.model import Found, Model, build, find
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 def load(name: str | os.PathLike[str]) -> Model:
@@ -21,9 +25,14 @@ def load(name: str | os.PathLike[str]) -> Model:
       CardError: the card is not correct.
     """
     found = find(name)
+    return bind(build(found), found)
+
+
+def bind(module: nnx.Module, found: Found) -> Model:
+    """A network with what its task can do."""
     task = importlib.import_module(f"zoo.tasks.{found.architecture.task}")
-    model: Model = task.Task(build(found), found)
+    model: Model = task.Task(module, found)
     return model
 
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "bind", "load"]

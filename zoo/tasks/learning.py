@@ -20,7 +20,7 @@ from zoo import training
 from zoo.errors import CardError, InputError, WeightsError
 from zoo.music.codecs import get_codec
 from zoo.nn.precision import products
-from zoo.tasks import load
+from zoo.tasks import bind, load
 from zoo.tasks.model import Found, Model, build, dotted, fill, find, use_compilation_cache
 from zoo.training.params import flatten, matching
 
@@ -43,7 +43,8 @@ def train(
     """Trains a model of the zoo by its recipe, the one that made the published checkpoint.
 
     It begins with random weights, or with those of the model that the recipe's `start` names; parameters that its
-    `keep` matches are the model's own published ones and stay as they are.
+    `keep` matches are the model's own published ones and stay as they are. With `samples` in its [data] table the model
+    also learns from so many windows that it draws itself before it starts.
 
     Args:
       name: a model whose card has a recipe.
@@ -150,6 +151,9 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     if tuning:
         module = architecture.settle(module)
     seed = settings.get("seed", 0)
+    train_windows = corpus.train
+    if drawn := recipe["data"].get("samples", 0):  # the model's own music, of which it knows the z it means
+        train_windows = np.concatenate([train_windows, bind(module, found).sample_windows(drawn, key=seed)])
     graph, params = nnx.split(module)
     adapters = None
     if tuning.get("lora"):
@@ -170,7 +174,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
         training.fit(
             state,
             step,
-            partial(_batches, corpus.train, found, recipe),
+            partial(_batches, train_windows, found, recipe),
             steps=settings["steps"],
             run=run,
             evaluate=lambda weights: measure(compiled, weights, chosen),
@@ -261,7 +265,7 @@ def _corpus(data: Path_, found: Found, table: Mapping[str, Any]) -> corpora.Corp
     The table's `patterns` name data sets and its `codec` says what to take of their pieces. A folder that holds none of
     them is someone's own music: all of it is taken, as the model takes a single file.
     """
-    options = {key: value for key, value in table.items() if key not in ("codec", "patterns", "transpose")}
+    options = {key: value for key, value in table.items() if key not in ("codec", "patterns", "samples", "transpose")}
     patterns = table.get("patterns", ("*",))
     if patterns == ("*",) or not corpora.find(Path(data), patterns):
         return corpora.load_corpus(Path(data), found.codec, **options)
