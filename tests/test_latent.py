@@ -108,3 +108,13 @@ def test_unknown_names_suggest_near_ones(tiny_model):
         zoo.load("music-vea")
     with pytest.raises(zoo.InputError, match="music-vae/tiny"):
         zoo.load("music-vae/tyni")
+
+
+def test_products_in_bfloat16(tiny_model: str) -> None:
+    """The same z to three digits, and not to the bit; an unknown precision is refused."""
+    windows = np.random.default_rng(0).integers(0, 90, (4, 32)).astype(np.int32)
+    exact, rounded = (zoo.load(tiny_model, precision=p).posterior(windows)[0] for p in ("float32", "bfloat16"))
+    np.testing.assert_allclose(rounded, exact, atol=2e-2)
+    assert not np.array_equal(rounded, exact)
+    with pytest.raises(zoo.InputError, match="precision 'float16' is not known; choose float32 or bfloat16"):
+        zoo.load(tiny_model, precision="float16")

@@ -151,13 +151,14 @@ def test_stepwise_is_teacher_forcing() -> None:
     previous = music_vae.shift(config, data["x"])
     logits = forced("trio")(data["z"], previous)
     embeddings = model.embeddings(data["z"])
-    step = jax.jit(lambda decoder, *rest: nnx.merge(*decoder).step(*rest))
+    step = jax.jit(lambda decoder, z, *rest: nnx.merge(*decoder).stepper(z)(*rest))
     for k, decoder in enumerate(model.decoders):
         for t in range(config.steps):
             at, within = divmod(t, config.steps // config.segments)
             if within == 0:
-                gates, state = decoder.gates(embeddings[at]), decoder.start(embeddings[at])
-            hidden, state = step(nnx.split(decoder), music_vae.tracks(config, previous)[k][:, t], gates, state)
+                state = decoder.start(embeddings[at])
+            token = music_vae.tracks(config, previous)[k][:, t]
+            hidden, state = step(nnx.split(decoder), embeddings[at], token, state)
             np.testing.assert_allclose(decoder.output(hidden), logits[k][:, t], atol=1e-5)
 
 

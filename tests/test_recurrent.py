@@ -111,9 +111,9 @@ def test_step_by_step_is_the_whole_sequence(arrays: Arrays) -> None:
     hidden, c, _ = theirs(arrays, False)
     inputs = single(arrays)
     lstm = layer(inputs["kernel"], inputs["bias"])
-    gates, carry = lstm.constant_gates(inputs["z"]), (inputs["c"], inputs["h"])
+    step, carry = lstm.stepper(inputs["z"]), (inputs["c"], inputs["h"])
     for x, expected in zip(inputs["x"], hidden, strict=True):
-        carry = lstm.step(x, gates, carry)
+        carry = step(x, carry)
         np.testing.assert_allclose(carry[1], expected, atol=1e-6)
     np.testing.assert_allclose(carry[0], c, atol=1e-6)
 
@@ -122,12 +122,12 @@ def test_tokens_stand_for_one_hot_vectors(arrays: Arrays) -> None:
     """So they do at both ends of the classes; the token after the last stands for zeros."""
     inputs = single(arrays)
     lstm = layer(inputs["kernel"], inputs["bias"])
-    gates, carry = lstm.constant_gates(inputs["z"]), (inputs["c"], inputs["h"])
+    step, carry = lstm.stepper(inputs["z"]), (inputs["c"], inputs["h"])
     tokens = np.array([0, X - 1, X], np.int32)
     vectors = np.zeros((B, X), np.float32)
     vectors[[0, 1], [0, X - 1]] = 1.0
     for from_token, from_vector in zip(
-        lstm.step(jnp.asarray(tokens), gates, carry), lstm.step(jnp.asarray(vectors), gates, carry), strict=True
+        step(jnp.asarray(tokens), carry), step(jnp.asarray(vectors), carry), strict=True
     ):
         np.testing.assert_allclose(from_token, from_vector, atol=1e-6)
 

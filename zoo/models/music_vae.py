@@ -15,6 +15,7 @@ Shapes: `B` batch, `T` steps, `V` classes, `D` input width, `H` units, `Z` laten
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -177,15 +178,18 @@ class Stack(nnx.Module):
             x, _ = cell(drop(x), constant, carry)
         return x
 
-    def step(
-        self, x: jax.Array, gates: tuple[jax.Array, ...], carries: tuple[Carry, ...]
-    ) -> tuple[jax.Array, tuple[Carry, ...]]:
-        """One step, `x` tokens [B] or floats [B, X] → (the last layer's h [B, H], new state)."""
-        new = []
-        for cell, constant, carry in zip(self.cells, gates, carries, strict=True):
-            new.append(cell.step(x, constant, carry))
-            x = new[-1][1]
-        return x, tuple(new)
+    def stepper(self, z: jax.Array) -> Callable[[jax.Array, tuple[Carry, ...]], tuple[jax.Array, tuple[Carry, ...]]]:
+        """A function that goes one step: tokens [B] or floats [B, X], state → (the last layer's h [B, H], state)."""
+        steps = [self.cells[0].stepper(z), *(cell.stepper() for cell in list(self.cells)[1:])]
+
+        def step(x: jax.Array, carries: tuple[Carry, ...]) -> tuple[jax.Array, tuple[Carry, ...]]:
+            new = []
+            for cell, carry in zip(steps, carries, strict=True):
+                new.append(cell(x, carry))
+                x = new[-1][1]
+            return x, tuple(new)
+
+        return step
 
 
 class Decoder(Stack):
@@ -428,16 +432,16 @@ def rollout(
             noise = temperature * jax.random.logistic(noise_key, (*shape, decoder.width // 3))
         else:
             noise = temperature * jax.random.gumbel(noise_key, (*shape, decoder.width))
-        gates = decoder.gates(embedding)
+        advance = decoder.stepper(embedding)
         forced = (jnp.zeros(shape), jnp.zeros(shape, bool))
         if mixing is not None:
             following = jnp.roll(tracks(config, mixing[0])[k], -1, axis=0)
             forced = (following, jax.random.uniform(choice_key, shape) >= mixing[1])
 
-        def step(carry, x, decoder=decoder, gates=gates):  # type: ignore[no-untyped-def]
+        def step(carry, x, decoder=decoder, advance=advance):  # type: ignore[no-untyped-def]
             state, previous = carry
             noise, (truth, force) = x
-            hidden, state = decoder.step(previous, gates, state)
+            hidden, state = advance(previous, state)
             output = predict(config, decoder.output(hidden), noise)
             if mixing is not None:
                 output = jnp.where(force.reshape(force.shape + (1,) * (output.ndim - 1)), truth, output)

@@ -16,6 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from zoo.errors import InputError
+
+PRECISIONS = ("float32", "bfloat16")
+
 _products: ContextVar[DTypeLike] = ContextVar("products", default=jnp.float32)
 
 
@@ -27,6 +31,12 @@ def products(dtype: DTypeLike) -> Iterator[None]:
         yield
     finally:
         _products.reset(token)
+
+
+def check_precision(name: str) -> None:
+    """InputError unless `name` is one of PRECISIONS."""
+    if name not in PRECISIONS:
+        raise InputError(f"precision {name!r} is not known; choose {' or '.join(PRECISIONS)}")
 
 
 def rounded(x: jax.Array) -> jax.Array:

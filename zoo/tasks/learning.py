@@ -19,7 +19,7 @@ from zoo import data as corpora
 from zoo import training
 from zoo.errors import CardError, InputError, WeightsError
 from zoo.music.codecs import get_codec
-from zoo.nn.precision import products
+from zoo.nn.precision import check_precision, products
 from zoo.tasks import bind, load
 from zoo.tasks.model import Found, Model, build, dotted, fill, find, use_compilation_cache
 from zoo.training.params import flatten, matching
@@ -153,7 +153,8 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     seed = settings.get("seed", 0)
     train_windows = corpus.train
     if drawn := recipe["data"].get("samples", 0):  # the model's own music, of which it knows the z it means
-        train_windows = np.concatenate([train_windows, bind(module, found).sample_windows(drawn, key=seed)])
+        itself: Any = bind(module, found)
+        train_windows = np.concatenate([train_windows, itself.sample_windows(drawn, key=seed)])
     graph, params = nnx.split(module)
     adapters = None
     if tuning.get("lora"):
@@ -226,8 +227,7 @@ def _batches(windows: np.ndarray, found: Found, recipe: Mapping[str, Any], start
 
 def _rounding(loss: Callable[..., Any], precision: str) -> Callable[..., Any]:
     """`loss` with the factors of its matrix products in `precision`; evaluation stays in float32."""
-    if precision not in ("float32", "bfloat16"):
-        raise CardError(f"[train] precision = {precision!r} is neither float32 nor bfloat16; correct the recipe")
+    check_precision(precision)
 
     def rounded(*args: Any) -> Any:
         with products(precision):

@@ -17,6 +17,7 @@ from zoo import registry, weights
 from zoo.errors import InputError, WeightsError
 from zoo.models.architecture import Architecture
 from zoo.music.codecs import Codec, get_codec
+from zoo.nn.precision import check_precision, products
 from zoo.weights import cards
 from zoo.weights.cache import cache_folder
 from zoo.weights.convert import check_fit
@@ -113,12 +114,23 @@ class Model:
         self.module, self.config, self.card, self.codec = module, found.config, found.card, found.codec
         self.name, self.architecture, self.facts = found.name, found.architecture, found.facts
         self.graph, self.state = nnx.split(module)
+        self.precision = "float32"
         use_compilation_cache()
 
     def jit(self, kernel: Callable[..., Any], *static: int) -> Callable[..., Any]:
         """`kernel(model, …)` compiled, with this model's parameters; `static` are the arguments that are sizes."""
-        compiled = jax.jit(lambda state, *rest: kernel(nnx.merge(self.graph, state), *rest), static_argnums=static)
+
+        def program(state: Any, *rest: Any) -> Any:
+            with products(self.precision):
+                return kernel(nnx.merge(self.graph, state), *rest)
+
+        compiled = jax.jit(program, static_argnums=static)
         return lambda *rest: compiled(self.state, *rest)
+
+    def set_precision(self, precision: str) -> None:
+        """The format of products, see `zoo.load`; to be called before the model is first used."""
+        check_precision(precision)
+        self.precision = precision
 
     def save(self, path: str | os.PathLike[str], half: bool = False) -> Path:
         """Writes a .safetensors file that `zoo.load` takes; `half` stores float16."""
