@@ -18,7 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from zoo.errors import CardError
 
-FORMATS = ("safetensors", "raw-manifest", "tfjs", "tf-checkpoint", "mag", "torch", "onnx")
+FORMATS = ("safetensors", "raw-manifest", "tfjs", "tf-checkpoint", "mag", "torch", "onnx", "keras-h5")
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*")
 _ID_LINE = re.compile(r"""^id\s*=\s*["']([^"']*)["']""", re.MULTILINE)

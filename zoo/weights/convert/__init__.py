@@ -1,6 +1,7 @@
 """Other people's names of tensors → ours, strictly: nothing is dropped in silence and nothing stays unfilled.
 
-A converter "music-vae" is the module `music_vae.py` here with a list `RULES`.
+A converter "music-vae" is the module `music_vae.py` here with a list `RULES`, and a function `prepare` where several
+tensors have to become one first.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from zoo.errors import WeightsError
 OPTIMISER_SLOTS = (
     r"(.*/)?(global_step|beta[12]_power|learning_rate)(_\d+)?",
     r".*/(Adam|Adagrad|RMSProp|Momentum|Adadelta|Ftrl)(_\d+)?",
+    r"optimizer_weights/.*",
 )
 
 
@@ -40,7 +42,28 @@ def convert(tensors: Mapping[str, np.ndarray], converter: str, where: str) -> di
     module = f"{__name__}.{converter.replace('-', '_')}"
     if not converter.replace("-", "").isalnum() or importlib.util.find_spec(module) is None:
         raise WeightsError(f"{where}: there is no converter {converter!r}; correct the card")
-    return apply_rules(tensors, importlib.import_module(module).RULES, where)
+    found = importlib.import_module(module)
+    prepared = found.prepare(tensors) if hasattr(found, "prepare") else tensors
+    return apply_rules(prepared, found.RULES, where)
+
+
+def fold_batch_norms(
+    tensors: Mapping[str, np.ndarray],
+    epsilon: float,
+    names: Sequence[str] = ("gamma", "beta", "moving_mean", "moving_variance"),
+) -> dict[str, np.ndarray]:
+    """Each batch norm's four vectors become two: `scale` = γ / √(variance + ε) and `shift` = β − mean · scale.
+
+    `names` are the last parts of the four's names. γ or β may be missing, which is 1 or 0.
+    """
+    gamma, beta, mean, variance = names
+    folded = dict(tensors)
+    for prefix in [name.removesuffix(mean) for name in tensors if name.endswith(mean)]:
+        if prefix + variance in folded:  # else strictness says what is left over
+            scale = folded.pop(prefix + gamma, 1.0) / np.sqrt(folded.pop(prefix + variance) + np.float64(epsilon))
+            shift = folded.pop(prefix + beta, 0.0) - folded.pop(prefix + mean) * scale
+            folded |= {f"{prefix}scale": scale.astype(np.float32), f"{prefix}shift": shift.astype(np.float32)}
+    return folded
 
 
 def apply_rules(

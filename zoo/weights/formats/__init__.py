@@ -90,6 +90,8 @@ def _sniff_file(path: Path, suffix: str) -> str:
         return "tf-checkpoint"
     if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and suffix in (".pt", ".pth", ".ckpt", ".bin")):
         return "torch"
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
+        return "keras-h5"
     if suffix == ".safetensors" or head[8:9] == b"{":
         return "safetensors"
     return {".mag": "mag", ".onnx": "onnx"}.get(suffix, "")
