@@ -60,6 +60,11 @@ def durations(scores: Sequence[Score]) -> npt.NDArray[np.float64]:
     return _shares([np.abs(length[:, None] - steps).argmin(axis=1) for length in lengths], len(steps))
 
 
+def drums(scores: Sequence[Score]) -> npt.NDArray[np.float64]:
+    """The share of each drum among all strokes, [128] by General MIDI's numbers; zeros if there are none."""
+    return _shares([s.pitch[s.is_drum] for s in scores], 128)
+
+
 def overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     """The area two histograms share: 1 if they are the same, 0 if no bar is in both."""
     return float(np.minimum(a, b).sum())

@@ -8,25 +8,25 @@ import numpy as np
 
 from zoo.data import Corpus
 from zoo.music.score import Score
-from zoo.show.plots import durations, overlap, pitch_classes
+from zoo.show.plots import drums, durations, overlap, pitch_classes
 
 
 def compare(model: Any, corpus: Corpus, split: str, n: int, seed: int = 0) -> dict[str, float]:
     """Statistics of `n` windows drawn at temperature 1 beside as many of a split; "real_…" are the split's own.
 
-    `pitch_class_overlap` and `duration_overlap` are the area that the two histograms share, 0 to 1. `density` is
-    onsets a bar. `repeated_bars`: share of windows whose bars are all alike. `copied`: share of windows that stand in
-    the training data, in any transposition.
+    `pitch_class_overlap`, `duration_overlap` and, for drums, `drum_overlap` are the area that the two histograms share,
+    0 to 1. `density` is onsets a bar. `repeated_bars`: share of windows whose bars are all alike. `copied`: share of
+    windows that stand in the training data, in any transposition.
     """
     real = getattr(corpus, split)
     real = real[np.random.default_rng(seed).permutation(len(real))[:n]]
     drawn = model.sample_windows(n, key=seed)
     a, b = model.scores(real), model.scores(drawn)
     known = fingerprints(model.codec, corpus.train)
-    found = {
-        "pitch_class_overlap": overlap(pitch_classes(a), pitch_classes(b)),
-        "duration_overlap": overlap(durations(a), durations(b)),
-    }
+    found = {}
+    for key, histogram in (("pitch_class", pitch_classes), ("duration", durations), ("drum", drums)):
+        if (share := histogram(a)).any():  # music without drums, or of drums alone
+            found[f"{key}_overlap"] = overlap(share, histogram(b))
     for prefix, windows, scores in (("real_", real, a), ("", drawn, b)):
         prints = fingerprints(model.codec, windows, each=True)
         found |= {
