@@ -492,7 +492,7 @@ def test_every_codec_says_what_it_is():
 
 
 def test_unknown_names_and_options():
-    with pytest.raises(InputError, match="no codec named 'mel'; there are melody, drums, trio, groove, audio"):
+    with pytest.raises(InputError, match="no codec named 'mel'; there are melody, drums, trio, groove, chorale, audio"):
         get_codec("mel")
     with pytest.raises(InputError, match="the drums codec has no option 'gap'; there are bars, kit"):
         get_codec("drums", gap=2)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data import files, pop909
+from zoo.data import files, jsb, pop909
 from zoo.data.files import File
 from zoo.errors import InputError, ZooError
 from zoo.music.codecs import Codec
@@ -84,7 +84,8 @@ def load_corpus(
     """All windows of the files in a folder, at any depth, by split (see `files.splits`).
 
     The first pass is cached under the user's cache folder, by the files' names, sizes and times, the codec and the
-    options. Files that can't be used are listed in `Corpus.skipped`. POP909's songs are put on their beats.
+    options. Files that can't be used are listed in `Corpus.skipped`. POP909's songs are put on their beats, and
+    the JSB chorales have their official split.
 
     Args:
       hop_bars: a window begins every so many bars.
@@ -134,24 +135,31 @@ def _windows(file: File, codec: Codec, hop_bars: int, meters: Sequence[str]) -> 
 
     Not only an InputError is such a reason: one file in a hundred thousand that nobody foresaw must not end the pass.
     """
-    scores: list[Score]
+    pieces: list[tuple[str, Score]]
     errors: Sequence[Exception]
     try:
-        if pop909.is_song(file.path):
-            scores, errors = [pop909.read_song(file.path)], []
-        else:
-            scores, errors = read_pieces(file.path)
+        pieces, errors = _pieces(file)
     except Exception as error:
-        scores, errors = [], [error]
+        pieces, errors = [], [error]
     yield from ((file.name, _reason(error)) for error in errors)
-    for number, score in enumerate(scores, 1):
-        name = file.name if len(scores) == 1 else f"{file.name}#{number}"
+    for part, score in pieces:
+        name = f"{file.name}#{part}" if part else file.name
         try:
             windows = codec.windows(_in_common_time(score, meters), hop_bars)
         except Exception as error:
             yield name, _reason(error)
         else:
             yield name, windows
+
+
+def _pieces(file: File) -> tuple[list[tuple[str, Score]], Sequence[Exception]]:
+    """The pieces of a file by what tells them apart, "" if there is but one; and why others can't be read."""
+    if jsb.is_collection(file.path):
+        return jsb.read_scores(file.path), []
+    if pop909.is_song(file.path):
+        return [("", pop909.read_song(file.path))], []
+    scores, errors = read_pieces(file.path)
+    return [(str(i) if len(scores) > 1 else "", score) for i, score in enumerate(scores, 1)], errors
 
 
 def _reason(error: Exception) -> str:
@@ -179,7 +187,7 @@ def _in_common_time(score: Score, meters: Sequence[str]) -> Score:
 
 
 def _split(done: _Pass, split_of: dict[str, files.Split], dedupe: bool) -> Corpus:
-    of_piece = np.array([split_of.get(name) or split_of[name.rpartition("#")[0]] for name in done.names])
+    of_piece = np.array([_split_of(name, split_of) for name in done.names])
     if not (of_piece == "train").any():
         of_piece = np.full(len(of_piece), "train")  # a handful of files, none of which the hash put there
     split = of_piece[done.piece]
@@ -201,6 +209,15 @@ def _split(done: _Pass, split_of: dict[str, files.Split], dedupe: bool) -> Corpu
         duplicates=duplicates,
         overlap={name: int(np.isin(keys[rows], keys[train]).sum()) for name, rows in held_out.items()},
     )
+
+
+def _split_of(name: str, split_of: dict[str, files.Split]) -> str:
+    """The split of a piece: that of its file, unless its name in a collection says it: "…json#test/3"."""
+    if name in split_of:
+        return split_of[name]
+    file, _, part = name.rpartition("#")
+    split = part.partition("/")[0]
+    return split if split in jsb.SPLITS else split_of[file]
 
 
 def _rows_as_bytes(windows: Array) -> Array:

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, TypeAlias
 
+from zoo.data import jsb
 from zoo.data.archives import is_archive, unpack
 from zoo.errors import InputError
 from zoo.music.io import SUFFIXES
@@ -84,7 +85,7 @@ def _walk(folder: Path) -> Iterator[File]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
             name = path.relative_to(folder).as_posix()
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in SUFFIXES or jsb.is_collection(path):
                 yield File(name, path, folder)
             elif is_archive(path):
                 unpacked = unpack(path, SUFFIXES | _SIDECARS)

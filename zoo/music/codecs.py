@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from zoo.errors import InputError
 from zoo.music.audio import AudioCodec
+from zoo.music.chorale import ChoraleCodec
 from zoo.music.drums import DrumsCodec
 from zoo.music.groove import GrooveCodec
 from zoo.music.melody import MelodyCodec
@@ -57,7 +58,9 @@ class Codec(Protocol):
         ...
 
 
-CODECS: dict[str, type] = {codec.name: codec for codec in (MelodyCodec, DrumsCodec, TrioCodec, GrooveCodec, AudioCodec)}
+CODECS: dict[str, type] = {
+    codec.name: codec for codec in (MelodyCodec, DrumsCodec, TrioCodec, GrooveCodec, ChoraleCodec, AudioCodec)
+}
 
 
 def get_codec(name: str, **options: Any) -> Codec:
