@@ -84,7 +84,8 @@ class ChoraleCodec:
         tracks = np.unique(notes.track)
         if len(tracks) == len(VOICES):
             lines = [_line(notes.select(notes.track == track), notes.quarters) for track in tracks]
-            return np.stack(sorted(lines, key=lambda line: -line[line > REST].mean()), axis=1)
+            heights = [line.mean(where=line > REST) for line in lines]
+            return np.stack([lines[i] for i in np.argsort(heights)[::-1]], axis=1)
         roll = np.zeros((_steps(notes.quarters), CLASSES), np.bool_)
         for begin, end, pitch in _on_grid(notes):
             roll[begin:end, pitch] = True
