@@ -12,6 +12,7 @@ from zoo.music.audio import AudioCodec
 from zoo.music.chorale import ChoraleCodec
 from zoo.music.drums import DrumsCodec
 from zoo.music.groove import GrooveCodec
+from zoo.music.harmonic_cqt import HarmonicCqtCodec
 from zoo.music.melody import MelodyCodec
 from zoo.music.score import Score
 from zoo.music.trio import TrioCodec
@@ -59,7 +60,8 @@ class Codec(Protocol):
 
 
 CODECS: dict[str, type] = {
-    codec.name: codec for codec in (MelodyCodec, DrumsCodec, TrioCodec, GrooveCodec, ChoraleCodec, AudioCodec)
+    codec.name: codec
+    for codec in (MelodyCodec, DrumsCodec, TrioCodec, GrooveCodec, ChoraleCodec, AudioCodec, HarmonicCqtCodec)
 }
 
 
