@@ -24,11 +24,14 @@ class Architecture:
       config: the frozen dataclass of its numbers.
       module: builds the network, `module(config, rngs=nnx.Rngs(0))`.
       loss: (model, batch, key, step) → (scalar, scalar metrics).
-      evaluate: (model, batch, key) → scalar metrics of one batch, whatever a training curve and a card should say.
+      evaluate: (model, batch, key) → metrics of one batch, whatever a training curve and a card should say. A scalar is
+        the mean over the batch's examples; what is a mean over some of them, or of other things, is (sum, count), [2].
       monitor: the metric of `evaluate` that picks the best weights, and "min" or "max".
       settle: puts the model where its schedules end, for fine-tuning: warm-ups are for random weights.
       example: (config, batch size, generator) → a random batch, for tests and benchmarks.
       kernels: inference by name: (model, inputs, key) → arrays, to be jitted; `inputs` are those of `example`.
+      prepare: model → what its kernels work out from the parameters alone, such as spectra of convolution kernels; they
+        find it among their inputs as "prepared", or work it out again. None where there is no such thing.
       task: the file of `zoo.tasks` that binds the kernels to music.
       tiny: small configurations by name, one for each kind of the model, for the conformance tests.
     """
@@ -44,6 +47,7 @@ class Architecture:
     kernels: Mapping[str, Callable[[Any, Any, jax.Array], Any]]
     task: str
     tiny: Mapping[str, Any]
+    prepare: Callable[[Any], Any] | None = None
 
     def make_config(self, table: Mapping[str, Any], where: str) -> Any:
         """The configuration of a card's table; lists become tuples. `where` names the card in errors."""

@@ -26,6 +26,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.models.architecture import Architecture
+from zoo.nn.dropout import Dropout
 from zoo.nn.recurrent import LSTM, Carry, Dense
 
 
@@ -246,19 +247,6 @@ class MusicVAE(nnx.Module):
 
 
 # --- the window, as the networks see it -------------------------------------------------------------------------------
-
-
-class Dropout:
-    """Dropout with a fresh key at each call; without a key it does nothing."""
-
-    def __init__(self, keep: float = 1.0, key: jax.Array | None = None) -> None:
-        self.keep, self.key = keep, key
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        if self.key is None or self.keep >= 1.0:
-            return x
-        self.key, key = jax.random.split(self.key)
-        return jnp.where(jax.random.bernoulli(key, self.keep, x.shape), x / self.keep, 0.0)
 
 
 def dense(x: jax.Array, width: int) -> jax.Array:

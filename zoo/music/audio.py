@@ -2,16 +2,18 @@
 
 read(source, rate) → samples [N]            the whole of a file, mono
 blocks(source, rate) → samples [n], …       the same samples piece by piece, in constant memory
+windows(blocks, width, hop) → [n, width], … windows around every hop-th sample
+find(paths) → paths                         the files of sound among files and folders
 
-A source is a path (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads, at any rate, width and number of channels)
-or a pair (samples, rate) with samples [N] or [N, channels]. Channels are averaged, then resampled by soxr at its high
-quality: what librosa does, and so what most published models were fed.
+A source is a path (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads, at any rate, width and number of channels),
+or a pair (samples, rate) with samples [N] or [N, channels], or with an iterator of such pieces: a stream. Channels are
+averaged, then resampled by soxr at its high quality: what librosa does, and so what most published models were fed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy.typing as npt
 from zoo.errors import InputError
 
 Samples: TypeAlias = npt.NDArray[np.float32]
-AudioSource: TypeAlias = str | os.PathLike[str] | tuple[npt.NDArray[Any], int]
+AudioSource: TypeAlias = str | os.PathLike[str] | tuple[npt.NDArray[Any] | Iterable[npt.NDArray[Any]], int]
 
 SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"])
 _BLOCK_SECONDS = 30.0
@@ -49,36 +51,98 @@ def read(source: AudioSource, rate: int) -> Samples:
     Raises:
       InputError: no such file, no audio, no samples, or samples that are not finite.
     """
-    parts = list(blocks(source, rate))
-    if not parts:
-        name = "the samples" if isinstance(source, tuple) else os.fspath(source)
-        raise InputError(f"{name}: shorter than one sample at {rate} Hz; record or export it again")
-    return np.concatenate(parts)
+    return np.concatenate(list(blocks(source, rate)))
 
 
 def blocks(source: AudioSource, rate: int, seconds: float = _BLOCK_SECONDS) -> Iterator[Samples]:
-    """The samples of `read`, to the bit, in pieces of about `seconds`: memory does not grow with the file."""
+    """The samples of `read`, to the bit, in pieces of about `seconds`: memory does not grow with the file.
+
+    Of a stream each piece is handed on as soon as it comes, less what the resampler's filter holds back (some 5 ms).
+    """
     import soxr
 
     with _opened(source) as (name, native, pieces):
         resampler = soxr.ResampleStream(native, rate, 1, dtype="float32", quality="HQ") if native != rate else None
-        for piece, last in _with_last(pieces(int(seconds * native))):
+        nothing = True
+        for piece in pieces(int(seconds * native)):
             mono = piece.mean(axis=1, dtype=np.float32) if piece.ndim == 2 else piece
             if not np.isfinite(mono).all():
                 raise InputError(f"{name}: has samples that are not finite numbers; export it again")
-            out = resampler.resample_chunk(np.ascontiguousarray(mono), last=last) if resampler else mono
+            out = resampler.resample_chunk(np.ascontiguousarray(mono)) if resampler else mono
             if len(out):
                 yield out
+                nothing = False
+        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True) if resampler else ()
+        if len(rest):
+            yield rest
+        elif nothing:
+            raise InputError(f"{name}: shorter than one sample at {rate} Hz; record or export it again")
+
+
+def windows(pieces: Iterable[Samples], width: int, hop: int) -> Iterator[Samples]:
+    """Windows of `width` samples around the samples 0, `hop`, 2 `hop`, … of what the pieces make, zeros beyond its ends.
+
+    N samples give 1 + N // hop windows, float32 [n, width] for each piece, as soon as they are full.
+    """
+    held, skip = np.zeros(width // 2, np.float32), 0  # `skip`: samples still to come before the next window begins
+    for piece in pieces:
+        held = np.concatenate([held, piece])
+        found, held, skip = _cut(held, width, hop, skip)
+        if len(found):
+            yield found
+    found, _, _ = _cut(np.concatenate([held, np.zeros(width - width // 2, np.float32)]), width, hop, skip)
+    if len(found):
+        yield found
+
+
+def _cut(samples: Samples, width: int, hop: int, skip: int) -> tuple[Samples, Samples, int]:
+    """All full windows, the samples that those after them need, and how many to skip before these."""
+    samples, skip = samples[skip:], max(0, skip - len(samples))
+    if len(samples) < width:
+        return np.zeros((0, width), np.float32), samples, skip
+    found = np.lib.stride_tricks.sliding_window_view(samples, width)[::hop]
+    after = hop * len(found)
+    return found, samples[after:], max(0, after - len(samples))
+
+
+def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Files as they are, and all files of sound in folders, at any depth, sorted; none that are hidden.
+
+    Raises:
+      InputError: a folder without any. A file that isn't there is for its reader to report.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = [
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in SUFFIXES
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        ]
+        if not inside:
+            raise InputError(f"{path}: no files of sound in it; WAV, FLAC, OGG and MP3 are")
+        found += sorted(inside)
+    return found
 
 
 @contextmanager
 def _opened(source: AudioSource) -> Iterator[tuple[str, int, Any]]:
     """A source's name, its rate, and a function from a number of frames to an iterator of pieces of that many."""
     if isinstance(source, tuple):
-        samples, native = np.asarray(source[0], np.float32), int(source[1])
+        given, native = source
+        if not isinstance(native, int | np.integer) or native < 1:
+            raise InputError(f"a sample rate of {native!r}; give a whole number of Hz")
+        if not hasattr(given, "__array__"):
+            yield "the stream", int(native), lambda n: (_floats(piece) for piece in given if len(piece))
+            return
+        samples = _floats(given)
         if not samples.size:
             raise InputError("the samples given are empty; give at least one")
-        yield "the samples", native, lambda n: (samples[at : at + n] for at in range(0, len(samples), n))
+        yield "the samples", int(native), lambda n: (samples[at : at + n] for at in range(0, len(samples), n))
         return
 
     import soundfile
@@ -98,10 +162,11 @@ def _opened(source: AudioSource) -> Iterator[tuple[str, int, Any]]:
         raise InputError(f"{path}: can't be read as audio ({reason}); use WAV, FLAC, OGG or MP3") from error
 
 
-def _with_last(pieces: Iterator[npt.NDArray[Any]]) -> Iterator[tuple[npt.NDArray[Any], bool]]:
-    """Each piece, and whether it is the last."""
-    held = next(pieces)
-    for piece in pieces:
-        yield held, False
-        held = piece
-    yield held, True
+def _floats(samples: npt.ArrayLike) -> Samples:
+    """Samples [n] or [n, channels] as float32; whole numbers, as 16-bit files hold them, are brought to ±1."""
+    given = np.asarray(samples)
+    if given.ndim not in (1, 2):
+        raise InputError(f"samples of shape {given.shape}; give [samples] or [samples, channels]")
+    if np.issubdtype(given.dtype, np.signedinteger):
+        return given.astype(np.float32) / np.float32(2.0 ** (8 * given.dtype.itemsize - 1))
+    return given.astype(np.float32)

@@ -52,6 +52,7 @@ FIELDS = (
     "cached_compile_s",  # the same with the program in the compilation cache
     "sequences_per_s",
     "steps_per_s",  # steps of music (sixteenth notes, say): sequences × config.steps
+    "real_time",  # seconds of sound a second, for models of sound: sequences × config.seconds
     "gflops_per_s",  # matrix products and convolutions alone
     "matmul_gflops_per_s",  # the best float32 matrix product in the same run
     "share_of_matmul",
@@ -103,7 +104,8 @@ def measure(
         function, args = program(architecture, config, operation, size)
         compiled, compile_s, cached_s = compile_timed(function, args)
         times, used = timed(compiled, args, operation == "train", seconds)
-        measured = summary(times, size, config.steps) | {"operation": operation, "cores_used": used}
+        measured = summary(times, size, config.steps, getattr(config, "seconds", None))
+        measured |= {"operation": operation, "cores_used": used}
         measured |= {"compile_s": compile_s, "cached_compile_s": cached_s, "memory_mb": memory(compiled) / 1e6}
         measured |= {"gflops_per_s": matmul_flops(function, *args) / measured["median_s"] / 1e9}
         rows.append(same | measured)
@@ -127,11 +129,14 @@ def program(
         tx = optax.adam(1e-3)
         return make_train_step(graph, architecture.loss, tx), (TrainState.create(params, tx, key), batch)
     kernel = architecture.kernels[operation]
+    if architecture.prepare is not None:
+        prepare = architecture.prepare
+        batch |= {"prepared": jax.jit(lambda params: prepare(nnx.merge(graph, params)))(params)}
     return jax.jit(lambda params, batch, key: kernel(nnx.merge(graph, params), batch, key)), (params, batch, key)
 
 
-def summary(times: Sequence[float], size: int, steps: int) -> Row:
-    """The columns that follow from the seconds of each call."""
+def summary(times: Sequence[float], size: int, steps: int, seconds: float | None = None) -> Row:
+    """The columns that follow from the seconds of each call; `seconds` of sound are in a sequence, if it is sound."""
     median = statistics.median(times)
     return {
         "batch": size,
@@ -140,6 +145,7 @@ def summary(times: Sequence[float], size: int, steps: int) -> Row:
         "p90_s": float(np.percentile(times, 90)),
         "sequences_per_s": size / median,
         "steps_per_s": size * steps / median,
+        "real_time": None if seconds is None else size * seconds / median,
     }
 
 

@@ -134,13 +134,15 @@ def evaluate(
 
 def measure(compiled: Callable[..., Any], params: Any, windows: np.ndarray, seed: int = 0) -> dict[str, float]:
     """Means over all `windows` of the metrics that `compiled(params, batch, key)` gives."""
-    totals: dict[str, float] = {}
+    sums: dict[str, np.ndarray] = {}  # of each metric: its sum, and of how many
     for at in range(0, len(windows), EVALUATION_BATCH):
         part = windows[at : at + EVALUATION_BATCH]
         key = jax.random.fold_in(jax.random.key(seed), at)
         for name, value in compiled(params, {"x": jnp.asarray(part)}, key).items():
-            totals[name] = totals.get(name, 0.0) + float(value) * len(part)
-    return {name: total / len(windows) for name, total in totals.items()}
+            value = np.asarray(value, np.float64)
+            counted = value if value.ndim else np.array([value * len(part), len(part)])
+            sums[name] = sums.get(name, np.zeros(2)) + counted
+    return {name: float(total / max(count, 1)) for name, (total, count) in sums.items()}
 
 
 def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, out: Path_, verbose: bool) -> Model:
