@@ -70,7 +70,8 @@ class Config:
     @property
     def frequencies(self) -> npt.NDArray[np.float64]:
         """Of each pitch, in Hz: [P]."""
-        return 10.0 * 2.0 ** ((self.lowest + self.cents * np.arange(self.pitches)) / 1200.0)
+        cents = self.lowest + self.cents * np.arange(self.pitches, dtype=np.float64)
+        return np.asarray(10.0 * 2.0 ** (cents / 1200.0), np.float64)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -99,8 +100,8 @@ class Layer(nnx.Module):
 
     def __call__(self, x: jax.Array, prepared: jax.Array | None = None) -> jax.Array:
         x = self.norm(jax.nn.relu(self.conv(x, prepared)))
-        steps, batch, channels = x.shape
-        return jnp.max(x.reshape(steps // 2, 2, batch, channels), axis=1)
+        x = x.reshape(x.shape[0] // 2, 2, *x.shape[1:])
+        return jnp.maximum(x[:, 0], x[:, 1])  # the gradient of `max` divides by how often it is met, which may be never
 
 
 class Crepe(nnx.Module):
@@ -109,9 +110,7 @@ class Crepe(nnx.Module):
     def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
         self.config = config
         sizes = zip(config.widths, pairwise((1, *config.channels)), config.strides, strict=True)
-        self.layers = nnx.List(
-            [Layer(width, *channels, stride=stride, rngs=rngs) for width, channels, stride in sizes]
-        )
+        self.layers = nnx.List([Layer(width, *channels, stride=stride, rngs=rngs) for width, channels, stride in sizes])
         self.classifier = Dense(config.features, config.pitches, rngs=rngs)
 
     def prepared(self) -> tuple[jax.Array, ...]:
@@ -126,7 +125,7 @@ class Crepe(nnx.Module):
         prepared: tuple[jax.Array, ...] | None = None,
         drop: Dropout | None = None,
     ) -> jax.Array:
-        """What the first `layers` layers, all by default, make of frames, float32 [B, window] as recorded: [T, B, C]."""
+        """What the first `layers` layers, or all, make of frames, float32 [B, window] as recorded: [T, B, C]."""
         x = normalised(frames).T[..., None]  # [window, B, 1]
         for k, layer in enumerate(list(self.layers)[:layers]):
             x = (drop or Dropout())(layer(x, prepared[k] if prepared is not None else None))

@@ -72,7 +72,8 @@ def blocks(source: AudioSource, rate: int, seconds: float = _BLOCK_SECONDS) -> I
             if len(out):
                 yield out
                 nothing = False
-        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True) if resampler else ()
+        empty = np.zeros(0, np.float32)
+        rest = resampler.resample_chunk(empty, last=True) if resampler else empty
         if len(rest):
             yield rest
         elif nothing:
@@ -80,7 +81,7 @@ def blocks(source: AudioSource, rate: int, seconds: float = _BLOCK_SECONDS) -> I
 
 
 def windows(pieces: Iterable[Samples], width: int, hop: int) -> Iterator[Samples]:
-    """Windows of `width` samples around the samples 0, `hop`, 2 `hop`, … of what the pieces make, zeros beyond its ends.
+    """Windows of `width` samples around the samples 0, `hop`, 2 `hop`, … of what the pieces make, zeros around it.
 
     N samples give 1 + N // hop windows, float32 [n, width] for each piece, as soon as they are full.
     """
@@ -133,7 +134,8 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 def _opened(source: AudioSource) -> Iterator[tuple[str, int, Any]]:
     """A source's name, its rate, and a function from a number of frames to an iterator of pieces of that many."""
     if isinstance(source, tuple):
-        given, native = source
+        given: Any = source[0]
+        native = source[1]
         if not isinstance(native, int | np.integer) or native < 1:
             raise InputError(f"a sample rate of {native!r}; give a whole number of Hz")
         if not hasattr(given, "__array__"):

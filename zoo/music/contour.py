@@ -108,9 +108,7 @@ class Viterbi:
         self.windows = np.lib.stride_tricks.sliding_window_view(self.padded, 2 * LEAP - 1)  # [P, 23]
         return emission - np.log(len(emission)), self.places
 
-    def _step(
-        self, value: Floats, emission: npt.NDArray[np.floating]
-    ) -> tuple[Floats, npt.NDArray[np.integer]]:
+    def _step(self, value: Floats, emission: npt.NDArray[np.floating]) -> tuple[Floats, npt.NDArray[np.integer]]:
         self.padded[LEAP - 1 : 1 - LEAP] = value - self.log_total
         scores = self.windows + self.log_step  # [P, 23]: of coming from each place in reach
         chosen = scores.argmax(axis=1)

@@ -61,7 +61,9 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array, prepared: jax.Array | None = None) -> jax.Array:
         """[T, B, I] → [T / stride, B, O]."""
-        return self.form(x.shape[0]).apply(x, self.prepared(x.shape[0]) if prepared is None else prepared) + self.bias[...]
+        return (
+            self.form(x.shape[0]).apply(x, self.prepared(x.shape[0]) if prepared is None else prepared) + self.bias[...]
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Direct:
 
 @dataclass(frozen=True)
 class Toeplitz:
-    """`block` outputs at once, R: [T / stride / R, B, L · I] times [L · I, R · O], where L inputs matter to R outputs."""
+    """`block` outputs at once, R: [T / stride / R, B, L · I] times [L · I, R · O]; L inputs matter to R outputs."""
 
     shape: Shape
     block: int
@@ -142,7 +144,8 @@ class Toeplitz:
     def prepare(self, kernel: jax.Array) -> jax.Array:
         """[L · I, R · O]: in column r of blocks the kernel, r strides further down."""
         shape = self.shape
-        taps = np.arange(self.length)[:, None] - shape.stride * np.arange(self.block) + self.first + shape.left  # [L, R]
+        begins = shape.stride * np.arange(self.block) - self.first - shape.left
+        taps = np.arange(self.length)[:, None] - begins  # [L, R]
         inside = (taps >= 0) & (taps < shape.width)
         matrix = kernel[taps.clip(0, shape.width - 1)] * inside[..., None, None]  # [L, R, I, O]
         return matrix.transpose(0, 2, 1, 3).reshape(self.length * shape.inputs, self.block * shape.outputs)
@@ -166,8 +169,8 @@ class Toeplitz:
 class Spectral:
     """The convolution theorem, without complex numbers: y = back · ((there · x) ⊙ (spectrum · kernel)).
 
-    For each frequency the product (a + ib)(c + id) takes three real ones, c(a + b), a(d − c), b(c + d), so that `P`, some
-    3 N / 2 of them, stand for a transform of length N. N is large enough that no output sees the wrong end of x.
+    For each frequency the product (a + ib)(c + id) takes three real ones, c(a + b), a(d − c), b(c + d), so that `P`,
+    some 3 N / 2, of them stand for a transform of length N; N is so large that no output sees the wrong end of x.
     """
 
     shape: Shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,7 @@ def _keys(axes: Axes, low: float, high: float) -> None:
 def _notes(axes: Axes, score: Score) -> None:
     """A bar for each note, a semitone high."""
     start = score.seconds_at(score.start)
-    look = {"color": COLOURS[0], "alpha": 0.25, "linewidth": 0}
+    look: dict[str, Any] = {"color": COLOURS[0], "alpha": 0.25, "linewidth": 0}
     axes.barh(score.pitch, score.seconds_at(score.end) - start, left=start, height=0.9, **look)
 
 

@@ -118,6 +118,7 @@ class Pitch(Model):
 
     def __init__(self, module: nnx.Module, found: Found) -> None:
         super().__init__(module, found)
+        self.codec: Any
         kernel, prepare = self.architecture.kernels["activations"], self.architecture.prepare
         inputs = {} if prepare is None else {"prepared": self.jit(prepare)()}
         compiled = self.jit(lambda model, inputs: kernel(model, inputs, jax.random.key(0)))
@@ -143,9 +144,7 @@ class Pitch(Model):
         self._pass(waiting, least=1)
         yield from (reading.track() for reading in readings)
 
-    def stream(
-        self, chunks: Iterable[npt.NDArray[Any]], rate: int, **options: Unpack[Options]
-    ) -> Iterator[Track]:
+    def stream(self, chunks: Iterable[npt.NDArray[Any]], rate: int, **options: Unpack[Options]) -> Iterator[Track]:
         """The track of a stream of samples [n] or [n, channels], piece by piece; together the track of the whole.
 
         A frame needs sound until half a window after its time (32 ms for CREPE). With a decoder that looks at one frame
