@@ -5,10 +5,10 @@ has it, in float32.
 
 On a CPU XLA's own convolution is slow where channels are few, the vectors of its inner products being short. There:
 
-- A long kernel over few channels is a product with a band matrix, block by block of the bins (`banded`): Basic Pitch's
-  3 × 39 from 8 to 8 channels takes a quarter of the time, although a third of the matrix is zeros.
-- A kernel of one output channel is a product over the channels alone, [F, I] · [I, taps], and then a sum of its shifted
-  columns (`tap_sum`): a third to a half of the time from 32 channels on. Fewer are better off banded.
+- A long kernel over a harmonic stack is a product of the spectrum with a band matrix, block by block of the bins
+  (`banded`): Basic Pitch's 3 × 39 from 8 to 8 channels takes a quarter of the time.
+- A kernel from many channels to one is a product over the channels alone, [F, I] · [I, taps], and then a sum of its
+  shifted columns (`tap_sum`): a third to a half of the time. From 8 channels it is slower.
 
 Both are exact up to the order of sums. On other devices all is `lax.conv_general_dilated`.
 """
@@ -49,8 +49,8 @@ class Conv2d(nnx.Module):
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """The convolution, in the form that this device prefers."""
     _, _, inputs, outputs = kernel.shape
-    if jax.default_backend() == "cpu" and stride == 1 and outputs == 1:
-        return tap_sum(x, kernel) if inputs >= MANY else banded(x, [(0, kernel)], x.shape[2])
+    if jax.default_backend() == "cpu" and stride == 1 and outputs == 1 and inputs >= MANY:
+        return tap_sum(x, kernel)
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (1, stride), "SAME", dimension_numbers=layout)
 
@@ -61,7 +61,7 @@ def harmonic_conv(x: jax.Array, kernel: jax.Array, shifts: Sequence[int], count:
     On a CPU a long kernel acts on the spectrum itself: the stack's channels are one and the same, moved.
     """
     if jax.default_backend() == "cpu" and stride == 1 and kernel.shape[1] >= LONG:
-        return banded(x[..., None], [(s, kernel[:, :, h : h + 1]) for h, s in enumerate(shifts)], count)
+        return banded(x, kernel, shifts, count)
     return conv2d(stack_harmonics(x, shifts, count), kernel, stride)
 
 
@@ -75,35 +75,33 @@ def stack_harmonics(x: jax.Array, shifts: Sequence[int], count: int) -> jax.Arra
     return jnp.stack([x[..., below + shift : below + shift + count] for shift in shifts], axis=-1)
 
 
-def banded(x: jax.Array, parts: Sequence[tuple[int, jax.Array]], count: int) -> jax.Array:
-    """The sum of convolutions (shift, kernel), each of the `count` bins of `x` [B, T, K, I] from its shift on.
-
-    Beyond those bins each sees zeros, as it would see beyond the edges of an array of them. [B, T, count, O].
-    """
-    times, taps, _, outputs = parts[0][1].shape
-    low, high = min(shift for shift, _ in parts) - (taps - 1) // 2, max(shift for shift, _ in parts) + taps // 2
-    frames = x.shape[1]
-    x = jnp.pad(x, ((0, 0), ((times - 1) // 2, times // 2), (0, 0), (0, 0)))
+def banded(x: jax.Array, kernel: jax.Array, shifts: Sequence[int], count: int) -> jax.Array:
+    """`harmonic_conv` without the stack: `x` [B, T, K], kernel [time, frequency, H, O] → [B, T, F, O]."""
+    times, taps, _, outputs = kernel.shape
+    frames, bins = x.shape[1:]
+    low, high = min(shifts) - (taps - 1) // 2, max(shifts) + taps // 2
+    x = jnp.pad(x, ((0, 0), ((times - 1) // 2, times // 2), (0, 0)))
     found = []
     for first in range(0, count, BLOCK):
-        last = min(first + BLOCK, count)
-        seen = range(max(0, first + low), min(x.shape[2], last + high))
-        bands = [_band(kernel, shift, seen, range(first, last), count) for shift, kernel in parts]
-        matrix = functools.reduce(jnp.add, bands)
-        rows = [x[:, t : t + frames, seen.start : seen.stop] for t in range(times)]
-        rows = jnp.stack(rows, axis=2).reshape(*x.shape[:1], frames, -1)  # [B, T, time · seen · I]
-        found.append((rows @ matrix.reshape(rows.shape[-1], -1)).reshape(*rows.shape[:2], -1, outputs))
+        given = np.arange(first, min(first + BLOCK, count))
+        seen = np.arange(max(0, first + low), min(bins, given[-1] + 1 + high))
+        bands = [_band(kernel[:, :, h], shift, seen, given, count) for h, shift in enumerate(shifts)]
+        matrix = functools.reduce(jnp.add, bands).reshape(times * len(seen), -1)
+        rows = jnp.concatenate([x[:, t : t + frames, seen[0] : seen[-1] + 1] for t in range(times)], axis=-1)
+        found.append((rows @ matrix).reshape(-1, frames, len(given), outputs))
     return jnp.concatenate(found, axis=2)
 
 
-def _band(kernel: jax.Array, shift: int, seen: range, given: range, count: int) -> jax.Array:
-    """What each of the bins `seen` of the input contributes to each of the bins `given`: [time, seen, I, given, O]."""
+def _band(kernel: jax.Array, shift: int, seen: np.ndarray, given: np.ndarray, count: int) -> jax.Array:
+    """What one channel, [time, frequency, O], makes of the bins `seen` in the bins `given`: [time, seen, given, O].
+
+    The channel has `count` bins, from `shift` on; beyond them it is zero, though the spectrum may not be.
+    """
     taps = kernel.shape[1]
-    place = np.arange(seen.start, seen.stop)[:, None] - shift  # within the part's own bins
-    tap = place - np.arange(given.start, given.stop) + (taps - 1) // 2
+    place = seen[:, None] - shift
+    tap = place - given + (taps - 1) // 2
     within = (tap >= 0) & (tap < taps) & (place >= 0) & (place < count)
-    padded = jnp.pad(kernel, ((0, 0), (0, 1), (0, 0), (0, 0)))  # the last tap is zero
-    return jnp.moveaxis(padded[:, np.where(within, tap, taps)], 3, 2)
+    return jnp.pad(kernel, ((0, 0), (0, 1), (0, 0)))[:, np.where(within, tap, taps)]  # the last tap is zero
 
 
 def tap_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
