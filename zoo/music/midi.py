@@ -82,6 +82,7 @@ def read_midi(data: bytes, source: str = "MIDI data") -> Score:
         *rest,
         tempos=_changes(tempos["time"][tempo] / tpq, 6e7 / tempos["mspq"][tempo]),
         meters=_changes(meters["time"][meter] / tpq, meters["numerator"][meter], meters["denominator"][meter]),
+        bends=_bends([track for track, _, _ in tracks], tpq),
         track_names=tuple(name for _, _, name in tracks),
         source=source,
     )
@@ -105,6 +106,7 @@ def midi_bytes(score: Score) -> bytes:
             midi.time_signatures.append(symusic.TimeSignature(int(ticks(at)), int(numerator), int(denominator)))
     start, end = ticks(score.start), ticks(score.end)
     parts = np.stack([score.track, score.program, score.is_drum.astype(np.int32)], axis=1)
+    written: set[int] = set()
     for part in np.unique(parts, axis=0):
         mine = (parts == part).all(axis=1)
         index, program, is_drum = (int(x) for x in part)
@@ -114,8 +116,20 @@ def midi_bytes(score: Score) -> bytes:
         track.notes = symusic.Note.from_numpy(
             start[mine], duration, score.pitch[mine].astype(np.int8), score.velocity[mine].astype(np.int8)
         )
+        bends = score.bends[score.bends[:, 1] == index] if index not in written else score.bends[:0]
+        written.add(index)  # bends are a part's, whatever programs it has: one track of the file gets them
+        for at, _, bend in bends:
+            track.pitch_bends.append(symusic.PitchBend(int(ticks(at)), int(np.clip(bend, -8192, 8191))))
         midi.tracks.append(track)
     return bytes(midi.dumps_midi())
+
+
+def _bends(tracks: list[Any], tpq: int) -> Floats:
+    """The pitch bends of symusic's tracks, as in a Score."""
+    columns = [(track.pitch_bends.numpy(), index) for index, track in enumerate(tracks)]
+    rows = [np.stack([b["time"] / tpq, np.full(len(b["time"]), index), b["value"]], axis=1) for b, index in columns]
+    found = np.concatenate([np.zeros((0, 3)), *rows])
+    return found[np.argsort(found[:, 0], kind="stable")]
 
 
 def _pair(start: Ints, end: Ints, pitch: Ints) -> tuple[Bools, Ints]:

@@ -64,6 +64,13 @@ def to_note_sequence(score: Score) -> NoteSequence:
     }
     for note in zip(*(column.tolist() for column in columns.values()), strict=True):
         sequence.notes.add(**dict(zip(columns, note, strict=True)))
+    parts = {int(track): i for i, track in reversed(list(enumerate(score.track)))}  # the first note of each
+    for at, track, bend in score.bends:
+        first = parts.get(int(track))
+        program, is_drum = (0, False) if first is None else (int(score.program[first]), bool(score.is_drum[first]))
+        sequence.pitch_bends.add(
+            time=float(score.seconds_at(at)), bend=int(bend), instrument=int(track), program=program, is_drum=is_drum
+        )
     for at, symbol in score.chords:
         kind = message.TextAnnotation.CHORD_SYMBOL
         sequence.text_annotations.add(time=float(score.seconds_at(at)), text=symbol, annotation_type=kind)
@@ -115,6 +122,13 @@ def from_note_sequence(sequence: NoteSequence, source: str = "") -> Score:
         [n.is_drum for n in notes],
         tempos=clock.tempos,
         meters=np.array([(clock.quarters_at(at), *value) for at, value in sorted(meters.items())]).reshape(-1, 3),
+        bends=np.array(
+            [
+                (clock.quarters_at(b.time), b.instrument, np.clip(b.bend, -8192, 8191))
+                for b in sorted(sequence.pitch_bends, key=lambda b: b.time)
+                if 0 <= b.time < _LONGEST
+            ]
+        ).reshape(-1, 3),
         chords=tuple(
             (float(clock.quarters_at(text.time)), text.text)
             for text in sorted(sequence.text_annotations, key=lambda text: text.time)

@@ -35,6 +35,8 @@ class Score:
       is_drum: bool [N].
       tempos: float64 [M, 2], rows of (quarter, quarter notes a minute); empty means 120 throughout.
       meters: float64 [K, 3], rows of (quarter, numerator, denominator); empty means 4/4 throughout.
+      bends: float64 [P, 3], rows of (quarter, track, pitch bend), −8192 to 8191 for two semitones down to two up; a
+        bend holds for its track until the next.
       chords: chord symbols as (quarter, symbol), e.g. (4.0, "Am7"); "N.C." for none.
       track_names: names by track index, "" where the file gives none.
       source: where it was read from, for messages.
@@ -49,6 +51,7 @@ class Score:
     is_drum: Bools
     tempos: Floats = field(default_factory=lambda: _empty(2))
     meters: Floats = field(default_factory=lambda: _empty(3))
+    bends: Floats = field(default_factory=lambda: _empty(3))
     chords: tuple[tuple[float, str], ...] = ()
     track_names: tuple[str, ...] = ()
     source: str = ""
@@ -87,7 +90,7 @@ class Score:
         )
 
     def select(self, mask: npt.ArrayLike) -> Score:
-        """The notes where `mask` (bool [N]) is true; tempo, metre and chords stay."""
+        """The notes where `mask` (bool [N]) is true; all else stays."""
         mask = np.asarray(mask)
         columns = {name: getattr(self, name)[mask] for name in _COLUMNS}
         return replace(self, **columns)
