@@ -38,6 +38,7 @@ class Config:
       sample_rate: Hz.
       samples: N, the length of a window: two seconds less one hop.
       hop: samples from one frame to the next.
+      overlap: frames that a window shares with the next; half of them are left out at either end.
       fmin: Hz of the lowest bin, the lowest key of a piano.
       pitches: P, semitones from there up.
       bins_per_semitone: of the contour and of the transform.
@@ -50,6 +51,7 @@ class Config:
     sample_rate: int = 22050
     samples: int = 43844
     hop: int = 256
+    overlap: int = 30
     fmin: float = 27.5
     pitches: int = 88
     bins_per_semitone: int = 3
@@ -64,7 +66,7 @@ class Config:
     def tiny(cls) -> Config:
         """An octave, three harmonics and nine frames, for tests."""
         return cls(
-            samples=2048, fmin=220.0, pitches=12, harmonics=(0.5, 1.0, 2.0), contour_filters=2, note_filters=3,
+            samples=2048, overlap=2, fmin=220.0, pitches=12, harmonics=(0.5, 1.0, 2.0), contour_filters=2, note_filters=3,
             onset_filters=3,
         )  # fmt: skip
 
@@ -72,6 +74,22 @@ class Config:
     def steps(self) -> int:
         """T: frames of a window."""
         return self.samples // self.hop + 1
+
+    @property
+    def lowest(self) -> int:
+        """The MIDI pitch of the lowest bin."""
+        return round(69 + 12 * math.log2(self.fmin / 440.0))
+
+    def times(self, frames: int) -> np.ndarray:
+        """Seconds of the first frames of a recording, float64, as published.
+
+        What is left of a window of T frames is not a whole number of them long, so that counting frames gains on the
+        clock. Once in T frames the package sets it back, by the difference and 1.8 ms, which it found to fit: the times
+        are within 10 ms of the truth, at any length.
+        """
+        behind = self.hop / self.sample_rate * (self.steps - self.samples / self.hop) + 0.0018
+        index = np.arange(frames)
+        return index * self.hop / self.sample_rate - behind * (index // self.steps)
 
     @property
     def contours(self) -> int:

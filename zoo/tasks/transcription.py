@@ -1,0 +1,190 @@
+"""Transcription: sound of any number of notes at once → notes, with their pitch bends.
+
+The architecture's configuration says how long a window is (`samples`, `hop`, `steps` and `overlap`), which pitches
+there are (`lowest`, `pitches`, `bins_per_semitone`) and at what `times` the frames lie; its kernel "posteriorgrams"
+gives `note`, `onset` and `contour` for windows [B, samples]. The rest is here and the same for all.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from zoo.errors import InputError
+from zoo.music import audio, posteriorgram
+from zoo.music.audio import AudioSource, Samples
+from zoo.music.io import to_note_sequence
+from zoo.music.score import Score
+from zoo.nn.chunks import in_chunks
+from zoo.tasks.model import Found, Model
+
+if TYPE_CHECKING:
+    from flax import nnx
+    from note_seq import NoteSequence
+
+BATCH = 16  # windows of one compiled call
+CHUNK = 4  # of which so many at a time, on a CPU
+PROGRAM = 4  # General MIDI's first electric piano
+
+
+class Posteriorgrams(NamedTuple):
+    """Probabilities for each frame: `note` and `onset` float32 [T, P], `contour` float32 [T, P · bins a semitone]."""
+
+    note: npt.NDArray[np.float32]
+    onset: npt.NDArray[np.float32]
+    contour: npt.NDArray[np.float32]
+
+
+class Options(TypedDict, total=False):
+    """What may be said of how posteriorgrams become notes; the defaults are Basic Pitch's.
+
+    Attributes:
+      onset_threshold: probability from which on an onset counts, 0.5 by default; lower gives more notes.
+      frame_threshold: probability above which a note lasts, 0.3 by default; lower gives longer notes.
+      shortest: seconds that a note lasts at the least, 0.1277 by default.
+      fmin, fmax: Hz; pitches outside are left out.
+      infer_onsets: notes also begin where their probability rises suddenly; True by default.
+      melodia: notes are also found without an onset; True by default.
+      bends: find pitch bends; True by default.
+      separate: every pitch is a part of its own, so that notes which overlap keep their bends; False by default.
+      qpm: the tempo of the grid that the notes are written on, 120 by default; it changes no time in seconds.
+    """
+
+    onset_threshold: float
+    frame_threshold: float
+    shortest: float
+    fmin: float
+    fmax: float
+    infer_onsets: bool
+    melodia: bool
+    bends: bool
+    separate: bool
+    qpm: float
+
+
+class Transcription(Model):
+    """A transcriber of polyphonic sound. A source is an audio file, at any rate, or a pair (samples, rate)."""
+
+    def __init__(self, module: nnx.Module, found: Found) -> None:
+        super().__init__(module, found)
+        kernel = self.architecture.kernels["posteriorgrams"]
+
+        def windows(model: nnx.Module, x: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            found = in_chunks(lambda x: kernel(model, {"audio": x}, jax.random.key(0)), x, count, CHUNK)
+            return found.note, found.onset, found.contour
+
+        self._compiled = self.jit(windows)
+
+    def transcribe(self, source: AudioSource, **options: Unpack[Options]) -> NoteSequence:
+        """The notes of a whole source. Raises InputError if it can't be read, or for an option that makes no sense."""
+        return to_note_sequence(self.score(source, **options))
+
+    def score(self, source: AudioSource, **options: Unpack[Options]) -> Score:
+        """As `transcribe`, as a Score, which needs no note_seq."""
+        name = "" if isinstance(source, tuple) else os.fspath(source)
+        return self.decode(self.posteriorgrams(source), source=name, **options)
+
+    def posteriorgrams(self, source: AudioSource) -> Posteriorgrams:
+        """The network's output for a whole source: overlapping windows, joined where both are far from their ends."""
+        return Posteriorgrams(*map(np.concatenate, zip(*self.stream(source), strict=True)))
+
+    def stream(self, source: AudioSource) -> Iterator[Posteriorgrams]:
+        """The same piece by piece, as the source is read; memory does not grow with its length.
+
+        Its latency is that of a window: frames come once the window that holds them is full, two seconds in
+        Basic Pitch. To be read live, the source is a pair (iterator of samples, rate).
+        """
+        live = isinstance(source, tuple) and not hasattr(source[0], "__array__")
+        windows = self._windows(source)
+        while batch := list(islice(windows, 1 if live else BATCH)):
+            yield self._frames(batch)
+
+    def decode(
+        self,
+        found: Posteriorgrams,
+        *,
+        onset_threshold: float = 0.5,
+        frame_threshold: float = 0.3,
+        shortest: float = 0.1277,
+        fmin: float = 0.0,
+        fmax: float = math.inf,
+        infer_onsets: bool = True,
+        melodia: bool = True,
+        bends: bool = True,
+        separate: bool = False,
+        qpm: float = 120.0,
+        source: str = "",
+    ) -> Score:
+        """Posteriorgrams → notes; see `Options`. `source` is what messages call them."""
+        for name, value in (("onset_threshold", onset_threshold), ("frame_threshold", frame_threshold)):
+            if not 0 < value <= 1:
+                raise InputError(f"{name}={value:g}: is a probability, above 0 and at most 1")
+        if not (shortest >= 0 and qpm > 0 and fmin < fmax):
+            raise InputError("shortest is seconds, qpm above 0, and fmin below fmax; correct what is not so")
+        config = self.config
+        pitches = config.lowest + np.arange(config.pitches)
+        low, high = (round(69 + 12 * math.log2(hz / 440)) if 0 < hz < math.inf else hz for hz in (fmin, fmax))
+        within = ((pitches >= low) & (pitches < high)).astype(np.float32)
+        notes = posteriorgram.find_notes(
+            found.note * within,
+            found.onset * within,
+            onset_threshold=onset_threshold,
+            frame_threshold=frame_threshold,
+            shortest=round(shortest * config.sample_rate / config.hop),
+            infer_onsets=infer_onsets,
+            melodia=melodia,
+        )
+        return posteriorgram.to_score(
+            notes,
+            posteriorgram.find_bends(found.contour, notes, config.bins_per_semitone) if bends else None,
+            config.times(len(found.note)),
+            lowest=config.lowest,
+            per_semitone=config.bins_per_semitone,
+            separate=separate,
+            program=PROGRAM,
+            qpm=qpm,
+            source=source,
+        )
+
+    def _windows(self, source: AudioSource) -> Iterator[tuple[Samples, int]]:
+        """Windows of a source, [samples], zeros before its beginning and after its end, and how many frames to keep.
+
+        Of each the `overlap` is cut off, half at either end; the rest of one begins where that of the one before ends.
+        """
+        config = self.config
+        before = config.overlap // 2 * config.hop
+        most = config.steps - config.overlap // 2 * 2
+        advance = config.samples - 2 * before
+        held = np.zeros(before, np.float32)
+        for block in audio.blocks(source, config.sample_rate):
+            held = np.concatenate([held, block])
+            while len(held) >= config.samples:
+                yield held[: config.samples], most
+                held = held[advance:]
+        while len(held) > before:
+            padded = np.zeros(config.samples, np.float32)
+            padded[: len(held)] = held[: config.samples]
+            yield padded, min(most, -(-(len(held) - before) // config.hop))
+            held = held[advance:]
+
+    def _frames(self, batch: Sequence[tuple[Samples, int]]) -> Posteriorgrams:
+        """The frames that are kept of some windows."""
+        x = np.zeros((BATCH, self.config.samples), np.float32)
+        for row, (window, _) in zip(x, batch, strict=False):
+            row[:] = window
+        trim = self.config.overlap // 2
+        found = map(np.asarray, self._compiled(jnp.asarray(x), np.int32(len(batch))))
+        return Posteriorgrams(
+            *(np.concatenate([part[i, trim : trim + kept] for i, (_, kept) in enumerate(batch)]) for part in found)
+        )
+
+
+Task = Transcription
