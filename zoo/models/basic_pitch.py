@@ -66,8 +66,8 @@ class Config:
     def tiny(cls) -> Config:
         """An octave, three harmonics and nine frames, for tests."""
         return cls(
-            samples=2048, overlap=2, fmin=220.0, pitches=12, harmonics=(0.5, 1.0, 2.0), contour_filters=2, note_filters=3,
-            onset_filters=3,
+            samples=2048, overlap=2, fmin=220.0, pitches=12, harmonics=(0.5, 1.0, 2.0), contour_filters=2,
+            note_filters=3, onset_filters=3,
         )  # fmt: skip
 
     @property
@@ -120,9 +120,7 @@ class Posteriorgrams(NamedTuple):
 class HarmonicConv(Conv2d):
     """A convolution over the harmonic stack of the transform (section 3.1), [B, T, K] → [B, T, F / stride, O]."""
 
-    def __init__(
-        self, config: Config, size: tuple[int, int], outputs: int, *, stride: int = 1, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, config: Config, size: tuple[int, int], outputs: int, *, stride: int = 1, rngs: nnx.Rngs) -> None:
         super().__init__(size, len(config.harmonics), outputs, stride=stride, rngs=rngs)
         self.shifts, self.count = config.shifts, config.contours
 

@@ -64,9 +64,7 @@ def find_notes(
     return [Note(*at, float(np.mean(note[at[0] : at[1], at[2]]))) for at in found]
 
 
-def _without_onset(
-    remaining: _Remaining, note: Floats, threshold: float, shortest: int
-) -> list[tuple[int, int, int]]:
+def _without_onset(remaining: _Remaining, note: Floats, threshold: float, shortest: int) -> list[tuple[int, int, int]]:
     """Around the strongest cell left, again and again, as far as it goes both ways (after Salamon and Gómez 2012).
 
     Cells are only ever cleared, so the order in which they are the strongest can be had at once, by sorting.
@@ -122,7 +120,7 @@ class _Remaining:
 
 
 def _rises(onset: Floats, note: Floats) -> Floats:
-    """The least of how much `note` rose from one and from two frames before, scaled so that its largest is `onset`'s."""
+    """How much `note` rose from one and from two frames before, the lesser; scaled so that the largest is `onset`'s."""
     note = np.asarray(note, np.float64)
     rise = np.zeros_like(note)
     rise[2:] = np.maximum(np.minimum(note[2:] - note[1:-1], note[2:] - note[:-2]), 0.0)
@@ -169,7 +167,8 @@ def to_score(
     """
     order = sorted(range(len(notes)), key=lambda i: notes[i])
     quarter = qpm / 60.0
-    start, end = (np.array([times[notes[i][k]] for i in order]) * quarter for k in (0, 1))
+    start = times[np.array([notes[i].start for i in order], int)] * quarter
+    end = times[np.array([notes[i].end for i in order], int)] * quarter
     place = np.array([notes[i].place for i in order], np.int32)
     parts, track = np.unique(place, return_inverse=True) if separate else (place[:0], np.zeros(len(order), np.int64))
     bent = {k: bends[i] for k, i in enumerate(order)} if bends is not None else {}

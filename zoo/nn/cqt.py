@@ -24,7 +24,9 @@ BLOCK = 64  # samples that one row of a matrix product filters
 
 
 @lru_cache(maxsize=32)
-def kernels(sample_rate: float, fmin: float, bins: int, per_octave: int, gamma: float = 0.0) -> npt.NDArray[np.complex64]:
+def kernels(
+    sample_rate: float, fmin: float, bins: int, per_octave: int, gamma: float = 0.0
+) -> npt.NDArray[np.complex64]:
     """Windowed sinusoids [K, W], each in the middle of its row, its absolute values adding up to 1.
 
     `gamma` (Hz) widens every bin by as much, so that low notes get shorter windows.
@@ -43,9 +45,7 @@ def kernels(sample_rate: float, fmin: float, bins: int, per_octave: int, gamma: 
     return found
 
 
-def lengths(
-    sample_rate: float, fmin: float, bins: int, per_octave: int, gamma: float = 0.0
-) -> npt.NDArray[np.float64]:
+def lengths(sample_rate: float, fmin: float, bins: int, per_octave: int, gamma: float = 0.0) -> npt.NDArray[np.float64]:
     """Samples that each bin's window lasts, whole numbers [K]."""
     q = 1.0 / (2.0 ** (1.0 / per_octave) - 1.0)
     frequencies = fmin * 2.0 ** (np.arange(bins) / per_octave)
