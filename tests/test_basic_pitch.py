@@ -153,7 +153,7 @@ def test_from_sound_to_notes(golden: dict[str, np.ndarray]) -> None:
     bends = golden["midi_bends"]
     lowest = {int(pitch) for pitch in bends[:, 1]}
     pitch_of = dict(zip(score.track.tolist(), score.pitch.tolist(), strict=True))
-    ours = np.array([(t, pitch_of[int(k)], b) for t, k, b in score.bends if pitch_of[int(k)] in lowest])
-    ours = ours[np.lexsort((ours[:, 0], ours[:, 1]))]
-    np.testing.assert_allclose(score.seconds_at(ours[:, 0]), bends[:, 0], atol=1e-5)
+    ours = [(score.seconds_at(t), pitch_of[int(k)], b) for t, k, b in score.bends if pitch_of[int(k)] in lowest]
+    ours, bends = (rows[np.lexsort(rows[:, [2, 0, 1]].T)] for rows in (np.array(ours, np.float32), bends))
+    np.testing.assert_allclose(ours[:, 0], bends[:, 0], atol=1e-5)
     np.testing.assert_array_equal(ours[:, 1:], bends[:, 1:])

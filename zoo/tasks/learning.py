@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import tomllib
@@ -114,8 +115,14 @@ def evaluate(
       data: a folder of music, split by piece; see `zoo.data`.
       samples: also draw so many windows and compare them with the split's own; see `zoo.tasks.statistics`.
       limit: at most so many windows, drawn by `seed`.
+
+    A task that has an `evaluate` of its own, such as transcription, says there what it measures on which data.
     """
     model = model if isinstance(model, Model) else load(model)
+    task = importlib.import_module(f"zoo.tasks.{model.architecture.task}")
+    if hasattr(task, "evaluate"):
+        own: dict[str, float] = task.evaluate(model, data, limit=limit)
+        return own
     found = find(model.name)
     corpus = _corpus(data, found, _data_table(found))
     windows = getattr(corpus, split, None)

@@ -11,15 +11,18 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
+from zoo.data.archives import is_archive, unpack
 from zoo.errors import InputError
-from zoo.music import audio, posteriorgram
+from zoo.music import audio, note_metrics, posteriorgram
 from zoo.music.audio import AudioSource, Samples
 from zoo.music.io import to_note_sequence
 from zoo.music.score import Score
@@ -188,3 +191,28 @@ class Transcription(Model):
 
 
 Task = Transcription
+
+
+def evaluate(model: Transcription, data: str | os.PathLike[str], limit: int | None = None) -> dict[str, float]:
+    """How near a model's notes are to those played, averaged over recordings; see `zoo.music.note_metrics.compare`.
+
+    Args:
+      data: a folder or an archive of recordings, each with its notes beside it under the same name, as .tsv or MIDI.
+      limit: at most so many recordings, the first by name.
+
+    Raises:
+      InputError: no such folder, no recording with notes, or one that can't be read.
+    """
+    folder = Path(data)
+    if is_archive(folder):
+        folder = unpack(folder, audio.SUFFIXES | set(note_metrics.REFERENCES))
+    if not folder.is_dir():
+        raise InputError(f"{data}: no such folder; pass a folder of recordings with their notes beside them")
+    found = ((path, note_metrics.reference(path)) for path in audio.find([folder]))
+    pairs = list(islice(((path, played) for path, played in found if played is not None), limit))
+    if not pairs:
+        endings = " or ".join(note_metrics.REFERENCES)
+        raise InputError(f"{data}: no recording has its notes beside it; they are files of the same name in {endings}")
+    bar = tqdm(pairs, desc="transcribing", unit="recording", delay=2, disable=None)
+    measured = [note_metrics.compare(played, model.score(path)) for path, played in bar]
+    return {name: float(np.mean([one[name] for one in measured])) for name in measured[0]} | {"recordings": len(pairs)}
