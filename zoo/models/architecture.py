@@ -16,6 +16,24 @@ Metrics = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
+class Stepping:
+    """How a sequence model is driven token by token; `zoo.tasks.continuation` needs no more of it.
+
+    Tokens are int32 in 0 … V − 1, and V is the token before the first. The state is a pytree, passed in and returned.
+
+    Attributes:
+      start: (model, batch size, capacity) → the state before the first token, with room for so many tokens.
+      step: (model, state, token [B], context) → (logits [B, V] of the next token, new state); `context` is this
+        step's row [B, ...] of what the model is given beside its own tokens, None for most models.
+      grow: (state, capacity) → the same state with room for more tokens; for a state of fixed size, itself.
+    """
+
+    start: Callable[[Any, int, int], Any]
+    step: Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Any]]
+    grow: Callable[[Any, int], Any] = lambda state, capacity: state
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One model file's offer to the rest of the house.
 
@@ -30,10 +48,12 @@ class Architecture:
       settle: puts the model where its schedules end, for fine-tuning: warm-ups are for random weights.
       example: (config, batch size, generator) → a random batch, for tests and benchmarks.
       kernels: inference by name: (model, inputs, key) → arrays, to be jitted; `inputs` are those of `example`.
-      prepare: model → what its kernels work out from the parameters alone, such as spectra of convolution kernels; they
-        find it among their inputs as "prepared", or work it out again. None where there is no such thing.
       task: the file of `zoo.tasks` that binds the kernels to music.
       tiny: small configurations by name, one for each kind of the model, for the conformance tests.
+      prepare: model → what its kernels work out from the parameters alone, such as spectra of convolution kernels; they
+        find it among their inputs as "prepared", or work it out again. None where there is no such thing.
+      stepping: of a model that writes token by token, None for others. Its kernel "forward" gives logits [B, T, V] of
+        every token of `x` [B, T] from those before it.
     """
 
     name: str
@@ -48,6 +68,7 @@ class Architecture:
     task: str
     tiny: Mapping[str, Any]
     prepare: Callable[[Any], Any] | None = None
+    stepping: Stepping | None = None
 
     def make_config(self, table: Mapping[str, Any], where: str) -> Any:
         """The configuration of a card's table; lists become tuples. `where` names the card in errors."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import InputError
@@ -14,8 +15,31 @@ from zoo.music.drums import DrumsCodec
 from zoo.music.groove import GrooveCodec
 from zoo.music.harmonic_cqt import HarmonicCqtCodec
 from zoo.music.melody import MelodyCodec
+from zoo.music.performance import PerformanceCodec
 from zoo.music.score import Score
+from zoo.music.serial import SerialCodec
 from zoo.music.trio import TrioCodec
+
+
+class SequenceCodec(Protocol):
+    """Score ⇄ one sequence of tokens as long as the piece, for models that write token by token."""
+
+    classes: int
+
+    def tokens(self, score: Score) -> npt.NDArray[np.int32]:
+        """The whole piece, int32 [T]. Raises InputError if it has none."""
+        ...
+
+    def decode(self, window: npt.ArrayLike, qpm: float = 120.0) -> Score:
+        """The notes of tokens [T], of which there may be any number."""
+        ...
+
+    def quarters(self, tokens: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """When each token's event is, in quarter notes, float64 [T + 1]; the last is where the sequence ends.
+
+        Where a codec counts seconds, they are quarter notes at 120 a minute.
+        """
+        ...
 
 
 class Codec(Protocol):
@@ -59,10 +83,18 @@ class Codec(Protocol):
         ...
 
 
-CODECS: dict[str, type] = {
-    codec.name: codec
-    for codec in (MelodyCodec, DrumsCodec, TrioCodec, GrooveCodec, ChoraleCodec, AudioCodec, HarmonicCqtCodec)
-}
+_ALL = (
+    MelodyCodec,
+    DrumsCodec,
+    TrioCodec,
+    GrooveCodec,
+    ChoraleCodec,
+    SerialCodec,
+    PerformanceCodec,
+    AudioCodec,
+    HarmonicCqtCodec,
+)
+CODECS: dict[str, type] = {codec.name: codec for codec in _ALL}
 
 
 def get_codec(name: str, **options: Any) -> Codec:

@@ -177,7 +177,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     step = training.make_train_step(graph, _rounding(architecture.loss, settings.get("precision", "float32")), tx)
     valid = corpus.valid if len(corpus.valid) else corpus.train
     compiled = _compile_evaluation(architecture.evaluate, graph)
-    chosen = _draw(valid, VALIDATION_WINDOWS, seed)
+    chosen = _draw(valid, settings.get("validation_windows", VALIDATION_WINDOWS), seed)
     monitor, mode = architecture.monitor
     with training.Run.create_or_resume(Path(out), found.facts, recipe) as run:
         _tell(corpus, data, run.path / "skipped.txt", verbose)

@@ -1,0 +1,272 @@
+"""Music Transformer: self-attention that knows how far apart two events are.
+
+Huang, Vaswani, Uszkoreit, Shazeer, Simon, Hawthorne, Dai, Hoffman, Dinculescu, Eck, ICLR 2019, arXiv:1809.04281.
+
+A stack of causal self-attention layers predicts each token of a piece from those before. In the plain model a token's
+place is added to its embedding as sinusoids (Vaswani et al. 2017); with relations, attention itself sees the distance
+between two tokens, and for chorales their distance in time and the interval between them (section 3.4, table 2).
+
+Shapes: `B` batch, `L` tokens, `V` classes, `K` voices (tokens of a time step), `U` units, `C` capacity of the cache.
+Tokens are int32 [B, L] in 0 … V − 1; a token from V on is padding, and V itself the input before the first token.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zoo.models.architecture import Architecture, Stepping
+from zoo.nn.attention import RELATIONS, Attention, Cache
+from zoo.nn.dropout import Dropout
+from zoo.nn.recurrent import Dense
+from zoo.nn.sampling import Sampling, rollout
+
+
+@dataclass(frozen=True)
+class Config:
+    """Numbers of one Music Transformer.
+
+    Attributes:
+      classes: V.
+      steps: L of the windows it learns from.
+      units, layers, heads, hidden: U, number of layers, of heads in each, and units of the feed-forward layers.
+      relations: of "index", "time", "pitch" those that attention sees; none for the plain model with sinusoids.
+      reach: tokens back that "index" tells apart; "time" tells apart reach / K steps.
+      voices: K, tokens of a time step, which is one for music without a grid.
+      cycle: time steps after which the grid is the same again (a bar); a token is told its place in it. 1 for no grid.
+      pitch_tokens: (first, number): these tokens are consecutive pitches, for the "pitch" relation.
+      keep: share of units that dropout keeps in training.
+    """
+
+    classes: int = 47
+    steps: int = 512
+    units: int = 128
+    layers: int = 5
+    heads: int = 4
+    hidden: int = 512
+    relations: tuple[str, ...] = RELATIONS
+    reach: int = 512
+    voices: int = 4
+    cycle: int = 16
+    pitch_tokens: tuple[int, int] = (1, 46)
+    keep: float = 0.9
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.relations) - set(RELATIONS):
+            raise ValueError(f"there is no relation {min(unknown)!r}, only {', '.join(RELATIONS)}")
+
+    @classmethod
+    def tiny(cls) -> Config:
+        """A model of a few thousand parameters, for tests."""
+        return cls(
+            classes=12,
+            steps=24,
+            units=16,
+            layers=2,
+            heads=2,
+            hidden=24,
+            reach=8,
+            cycle=3,
+            pitch_tokens=(2, 10),
+            keep=1.0,
+        )
+
+    @property
+    def distances(self) -> dict[str, int]:
+        """How many distances each relation knows; see `Attention`."""
+        sizes = {"index": self.reach, "time": -(-self.reach // self.voices), "pitch": 2 * self.pitch_tokens[1] + 1}
+        return {name: sizes[name] for name in self.relations}
+
+
+class Block(nnx.Module):
+    """Attention and a feed-forward layer, each on normalised input and added to it."""
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
+        self.before_attention = nnx.LayerNorm(config.units, rngs=rngs)
+        self.attention = Attention(config.units, config.heads, config.distances, config.voices, rngs=rngs)
+        self.before_feed = nnx.LayerNorm(config.units, rngs=rngs)
+        self.expand = Dense(config.units, config.hidden, rngs=rngs)
+        self.contract = Dense(config.hidden, config.units, rngs=rngs)
+
+    def __call__(self, x: jax.Array, pitch: jax.Array, drop: Dropout) -> jax.Array:
+        """`x` [B, L, U], `pitch` [B, L] → [B, L, U]."""
+        x = x + drop(self.attention(self.before_attention(x), pitch))
+        return x + drop(self.feed(x, drop))
+
+    def step(self, x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
+        """One token, `x` [B, U]; see `Attention.step`."""
+        attended, cache = self.attention.step(self.before_attention(x), cache, position, pitches)
+        x = x + attended
+        return x + self.feed(x, Dropout()), cache
+
+    def feed(self, x: jax.Array, drop: Dropout) -> jax.Array:
+        """The feed-forward layer on what it normalises, [..., U] → [..., U]."""
+        return self.contract(drop(jax.nn.relu(self.expand(self.before_feed(x)))))
+
+
+class State(NamedTuple):
+    """What generation carries from token to token.
+
+    Attributes:
+      caches: keys and values of each layer, with room for C tokens.
+      pitches: int32 [B, C], the inputs' pitches so far.
+      position: int32 [], number of tokens so far.
+    """
+
+    caches: tuple[Cache, ...]
+    pitches: jax.Array
+    position: jax.Array
+
+
+class MusicTransformer(nnx.Module):
+    """The network: embedding, blocks, logits."""
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        normal = jax.nn.initializers.normal(config.units**-0.5)
+        self.embedding = nnx.Param(normal(rngs.params(), (config.classes, config.units)))
+        self.start = nnx.Param(normal(rngs.params(), (config.units,)))  # stands where no token is before
+        if config.voices > 1:
+            self.voice = nnx.Param(normal(rngs.params(), (config.voices, config.units)))
+        if config.cycle > 1:
+            self.place = nnx.Param(normal(rngs.params(), (config.cycle, config.units)))
+        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.layers)])
+        self.norm = nnx.LayerNorm(config.units, rngs=rngs)
+        self.output = Dense(config.units, config.classes, rngs=rngs)
+
+    def logits(self, x: jax.Array, drop: Dropout | None = None) -> jax.Array:
+        """Log p(x[t] | x[< t]) but for a constant, for every t: [B, L] → [B, L, V]."""
+        drop = drop or Dropout()
+        inputs = shift(self.config, x)
+        pitch = pitch_of(self.config, inputs)
+        h = drop(self.embed(inputs, jnp.arange(x.shape[1])))  # [B, L, U]
+        for block in self.blocks:
+            h = block(h, pitch, drop)
+        return self.output(self.norm(h))
+
+    def embed(self, inputs: jax.Array, position: jax.Array) -> jax.Array:
+        """Input tokens [B, ...] at `position` [...] → [B, ..., U]."""
+        config = self.config
+        h = self.embedding[...].at[inputs].get(mode="clip")
+        h = jnp.where((inputs >= config.classes)[..., None], self.start[...], h)
+        if config.voices > 1:
+            h += self.voice[...][position % config.voices]
+        if config.cycle > 1:
+            h += self.place[...][position // config.voices % config.cycle]
+        return h if config.relations else h + sinusoids(position, config.units) * config.units**-0.5
+
+    def step(self, state: State, token: jax.Array) -> tuple[jax.Array, State]:
+        """One token, `token` int32 [B] the one before: logits [B, V] of the next, and the new state."""
+        pitch = pitch_of(self.config, token)[:, None]
+        pitches = jax.lax.dynamic_update_slice_in_dim(state.pitches, pitch, state.position, axis=1)
+        h, caches = self.embed(token, state.position), []
+        for block, cache in zip(self.blocks, state.caches, strict=True):
+            h, cache = block.step(h, cache, state.position, pitches)
+            caches.append(cache)
+        return self.output(self.norm(h)), State(tuple(caches), pitches, state.position + 1)
+
+
+def shift(config: Config, x: jax.Array) -> jax.Array:
+    """Each token's input, the token before it: `x` [B, L] delayed by one, from V."""
+    return jnp.concatenate([jnp.full_like(x[:, :1], config.classes), x[:, :-1]], axis=1)
+
+
+def pitch_of(config: Config, tokens: jax.Array) -> jax.Array:
+    """The pitch of each token, counted from the lowest; −1 where it has none."""
+    first, count = config.pitch_tokens
+    return jnp.where((tokens >= first) & (tokens < first + count), tokens - first, -1)
+
+
+def sinusoids(position: jax.Array, units: int) -> jax.Array:
+    """Positions [...] → [..., U], sines and cosines of wavelengths 2π to 2π · 10⁴ (Vaswani et al. 2017, §3.5)."""
+    rates = jnp.exp(-math.log(1e4) * jnp.arange(0, units, 2) / units)
+    angles = position[..., None] * rates
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :units]
+
+
+def negative_log_likelihood(config: Config, x: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(−log p in nats of each token, 0 for padding; whether it counts): float32 [B, L] each."""
+    counts = (x < config.classes).astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, jnp.minimum(x, config.classes - 1)[..., None], axis=-1)[..., 0]
+    return (jax.nn.logsumexp(logits, axis=-1) - chosen) * counts, counts
+
+
+def measure(model: MusicTransformer, x: jax.Array, drop: Dropout | None = None) -> dict[str, jax.Array]:
+    """Mean negative log-likelihood of a token in nats, and how often the likeliest token is right."""
+    logits = model.logits(x, drop)
+    nll, counts = negative_log_likelihood(model.config, x, logits)
+    right = counts * (jnp.argmax(logits, axis=-1) == x)
+    total = jnp.maximum(jnp.sum(counts), 1.0)
+    return {"loss": jnp.sum(nll) / total, "accuracy": jnp.sum(right) / total}
+
+
+def loss(
+    model: MusicTransformer, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Teacher forcing: the mean negative log-likelihood of a token, in nats."""
+    measured = measure(model, batch["x"], Dropout(model.config.keep, key))
+    return measured.pop("loss"), measured
+
+
+def evaluate(model: MusicTransformer, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+    """As the loss, without dropout."""
+    return measure(model, batch["x"])
+
+
+def start(model: MusicTransformer, batch: int, capacity: int) -> State:
+    """The state before the first token, with room for `capacity` tokens."""
+    config = model.config
+    cache = partial(Cache.empty, batch, config.heads, capacity, config.units // config.heads)
+    pitches = jnp.full((batch, capacity), -1, jnp.int32)
+    return State(tuple(cache() for _ in range(config.layers)), pitches, jnp.zeros((), jnp.int32))
+
+
+def grow(state: State, capacity: int) -> State:
+    """The same state with room for `capacity` tokens."""
+    more = capacity - state.pitches.shape[1]
+    caches = tuple(cache.grown(capacity) for cache in state.caches)
+    return state._replace(caches=caches, pitches=jnp.pad(state.pitches, ((0, 0), (0, more)), constant_values=-1))
+
+
+def generate(model: MusicTransformer, batch: int, key: jax.Array, sampling: Sampling) -> jax.Array:
+    """Windows drawn from the model, one compiled loop: tokens [B, L]."""
+    config = model.config
+    step = lambda state, token, _: model.step(state, token)  # noqa: E731
+    state, nothing = start(model, batch, config.steps), jnp.full(batch, config.classes, jnp.int32)
+    return rollout(step, state, nothing, key, 0, config.steps, sampling)[0]
+
+
+def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A random batch of windows."""
+    return {"x": rng.integers(0, config.classes, (batch, config.steps), dtype=np.int32)}
+
+
+ARCHITECTURE = Architecture(
+    name="music-transformer",
+    config=Config,
+    module=MusicTransformer,
+    loss=loss,
+    evaluate=evaluate,
+    monitor=("loss", "min"),
+    settle=lambda model: model,
+    example=example,
+    kernels={
+        "forward": lambda model, batch, key: model.logits(batch["x"]),
+        "generate": lambda model, batch, key: generate(model, len(batch["x"]), key, Sampling()),
+    },
+    stepping=Stepping(start, lambda model, state, token, context: model.step(state, token), grow),
+    task="continuation",
+    tiny={
+        "plain": replace(Config.tiny(), relations=()),
+        "relative": replace(Config.tiny(), relations=("index",)),
+        "related": Config.tiny(),
+        "performance": replace(Config.tiny(), relations=("index",), voices=1, cycle=1, reach=32),
+    },
+)

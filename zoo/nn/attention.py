@@ -1,0 +1,173 @@
+"""Causal self-attention with relations between tokens: how far apart they are, in time too, and in pitch.
+
+`B` batch, `L` tokens, `H` heads, `D` width of a head, `C` tokens that a cache holds, `R` distances of a relation.
+
+    weights = softmax((q · k + Σ q · e[relation of i and j]) / √D)        (Shaw et al. 2018; Huang et al. 2018, eq. 3)
+
+where the sum is over relations, each with a table of learned vectors e [R, H, D]. The vectors q · e[r] of all
+distances r are one matrix product [L, D] · [D, R]; what is left is to put them in the right columns, and no array of
+L · L · D numbers is ever made:
+
+- a distance i − j by skewing: pad, reshape, drop (Huang et al. 2018, section 3.4.1);
+- a distance in time t(i) − t(j), where K tokens share a time step, by skewing over steps, and repeating;
+- an interval p(j) − p(i) by moving row i by p(i), which gives the sum as a function of the absolute pitch p(j), and a
+  product with one-hot p(j): the keys grow by so many columns, and no gather of L · L numbers is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from zoo.nn.precision import rounded
+from zoo.nn.recurrent import Dense
+
+RELATIONS = ("index", "time", "pitch")
+
+
+class Cache(NamedTuple):
+    """What one layer remembers: keys and values float32 [B, H, C, D] each."""
+
+    keys: jax.Array
+    values: jax.Array
+
+    @classmethod
+    def empty(cls, batch: int, heads: int, capacity: int, width: int) -> Cache:
+        """Room for `capacity` tokens."""
+        return cls(*(jnp.zeros((batch, heads, capacity, width)) for _ in "kv"))
+
+    def grown(self, capacity: int) -> Cache:
+        """The same with room for `capacity` tokens."""
+        more = ((0, 0), (0, 0), (0, capacity - self.keys.shape[2]), (0, 0))
+        return Cache(*(jnp.pad(x, more) for x in self))
+
+
+class Attention(nnx.Module):
+    """Multi-head causal self-attention, `relations` by name with the number of distances that each knows.
+
+    For "index" and "time" distances are 0 … R − 1, and farther ones count as R − 1; "pitch" has the intervals
+    −P … P of P pitches, R = 2 P + 1. `voices` is K, the tokens of a time step.
+    """
+
+    def __init__(
+        self, units: int, heads: int, relations: Mapping[str, int], voices: int = 1, *, rngs: nnx.Rngs
+    ) -> None:
+        if units % heads:
+            raise ValueError(f"{units} units can't be shared among {heads} heads")
+        self.heads, self.width, self.voices, self.relations = heads, units // heads, voices, tuple(relations)
+        self.qkv = Dense(units, 3 * units, rngs=rngs)
+        self.out = Dense(units, units, rngs=rngs)
+        small = jax.nn.initializers.normal(0.02)
+        self.tables = nnx.Dict(
+            {name: nnx.Param(small(rngs.params(), (size, heads, self.width))) for name, size in relations.items()}
+        )
+
+    def __call__(self, x: jax.Array, pitch: jax.Array | None = None) -> jax.Array:
+        """All tokens at once: `x` [B, L, H·D] → the same shape; `pitch` int32 [B, L], −1 for tokens without one."""
+        batch, length, units = x.shape
+        q, k, v = (self.split_heads(part) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [B, H, L, D]
+        q = q / math.sqrt(self.width)
+        scores = 0.0
+        if "pitch" in self.relations:
+            assert pitch is not None
+            by_pitch, member = self.by_pitch(q, pitch), one_hot(pitch, self.pitches)  # [B, H, L, P], [B, L, P]
+            q = jnp.concatenate([q, by_pitch], axis=-1)
+            k = jnp.concatenate([k, jnp.broadcast_to(member[:, None], by_pitch.shape)], axis=-1)
+        scores = product("bhid,bhjd->bhij", q, k)
+        q = q[..., : self.width]
+        if "index" in self.relations:
+            scores += skew(self.by_distance(q, "index", length))
+        if "time" in self.relations:
+            steps = -(-length // self.voices)
+            scores += by_steps(self.by_distance(q, "time", steps), self.voices)[..., :length]
+        causal = jnp.arange(length)[:, None] >= jnp.arange(length)
+        weights = jax.nn.softmax(jnp.where(causal, scores, -1e9), axis=-1)
+        mixed = product("bhij,bhjd->bhid", weights, v)
+        return self.out(jnp.moveaxis(mixed, 1, 2).reshape(batch, length, units))
+
+    def step(self, x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
+        """One token: `x` [B, H·D] at `position` []; `pitches` int32 [B, C], this token's among them.
+
+        Returns what `__call__` gives at this position, [B, H·D], and the cache with this token in it.
+        """
+        capacity = cache.keys.shape[2]
+        q, k, v = (self.split_heads(part[:, None]) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [B, H, 1, D]
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=2)
+        cache = Cache(put(cache.keys, k), put(cache.values, v))
+        q = q[:, :, 0] / math.sqrt(self.width)
+        scores = product("bhd,bhcd->bhc", q, cache.keys)
+        if "index" in self.relations:
+            scores += self.backwards(q, "index", position, capacity)
+        if "time" in self.relations:
+            steps = self.backwards(q, "time", position // self.voices, -(-capacity // self.voices))
+            scores += jnp.repeat(steps, self.voices, axis=-1)[..., :capacity]
+        if "pitch" in self.relations:
+            here = jax.lax.dynamic_slice_in_dim(pitches, position, 1, axis=1)  # [B, 1]
+            by_pitch = self.by_pitch(q[:, :, None], here)[:, :, 0]  # [B, H, P]
+            found = jnp.take_along_axis(by_pitch, jnp.maximum(pitches, 0)[:, None], axis=-1)
+            scores += jnp.where(pitches[:, None] >= 0, found, 0.0)
+        weights = jax.nn.softmax(jnp.where(jnp.arange(capacity) <= position, scores, -1e9), axis=-1)
+        mixed = product("bhc,bhcd->bhd", weights, cache.values)
+        return self.out(mixed.reshape(x.shape)), cache
+
+    def split_heads(self, x: jax.Array) -> jax.Array:
+        """[B, L, H·D] → [B, H, L, D]."""
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], self.heads, self.width), 1, 2)
+
+    @property
+    def pitches(self) -> int:
+        """P."""
+        return int(self.tables["pitch"].shape[0] // 2)
+
+    def by_distance(self, q: jax.Array, relation: str, count: int) -> jax.Array:
+        """Q · e for each distance, the farthest first: [B, H, L, D] → [B, H, L, count], distances count − 1 … 0."""
+        table = self.tables[relation][...]
+        distances = jnp.minimum(jnp.arange(count - 1, -1, -1), table.shape[0] - 1)
+        return product("bhid,rhd->bhir", q, table[distances])
+
+    def backwards(self, q: jax.Array, relation: str, position: jax.Array, capacity: int) -> jax.Array:
+        """Q · e[position − j] for every place j of a cache: [B, H, D] → [B, H, capacity]; places not yet filled too."""
+        table = self.tables[relation][...]
+        size = table.shape[0]
+        by_distance = product("bhd,rhd->bhr", q, table[::-1])  # distances size − 1 … 0
+        by_distance = jnp.pad(by_distance, ((0, 0), (0, 0), (capacity, capacity)), mode="edge")
+        return jax.lax.dynamic_slice_in_dim(by_distance, capacity + size - 1 - position, capacity, axis=-1)
+
+    def by_pitch(self, q: jax.Array, pitch: jax.Array) -> jax.Array:
+        """Q · e[p − pitch] for every pitch p: [B, H, L, D], [B, L] → [B, H, L, P]; zeros where a token has no pitch."""
+        by_interval = product("bhid,rhd->bhir", q, self.tables["pitch"][...])  # intervals −P … P
+        columns = jnp.arange(self.pitches) - jnp.maximum(pitch, 0)[:, None, :, None] + self.pitches  # [B, 1, L, P]
+        found = jnp.take_along_axis(by_interval, columns, axis=-1)
+        return jnp.where(pitch[:, None, :, None] >= 0, found, 0.0)
+
+
+def product(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """A matrix product by einsum `spec`, its factors in the format of `zoo.nn.precision`, its result in float32."""
+    return jnp.einsum(spec, rounded(x), rounded(y), preferred_element_type=jnp.float32)
+
+
+def one_hot(pitch: jax.Array, count: int) -> jax.Array:
+    """Int [...] → float32 [..., count]; zeros for −1."""
+    return (pitch[..., None] == jnp.arange(count)).astype(jnp.float32)
+
+
+def skew(scores: jax.Array) -> jax.Array:
+    """Columns by distance, L − 1 … 0, → columns by key: [..., L, L] → [..., L, L]; above the diagonal are leftovers."""
+    *lead, length, _ = scores.shape
+    padded = jnp.pad(scores, [(0, 0)] * (len(lead) + 1) + [(1, 0)])  # [..., L, L + 1]
+    return padded.reshape(*lead, length + 1, length)[..., 1:, :]
+
+
+def by_steps(scores: jax.Array, voices: int) -> jax.Array:
+    """As `skew` for time steps of K tokens each: [B, H, L, T] → [B, H, L, K·T], the same for all tokens of a step."""
+    batch, heads, length, steps = scores.shape
+    scores = jnp.pad(scores, ((0, 0), (0, 0), (0, steps * voices - length), (0, 0)))
+    scores = jnp.moveaxis(scores.reshape(batch, heads, steps, voices, steps), 3, 2)  # [B, H, K, T, T]
+    scores = jnp.moveaxis(skew(scores), 2, 3).reshape(batch, heads, steps * voices, steps)
+    return jnp.repeat(scores[:, :, :length], voices, axis=-1)
