@@ -11,7 +11,7 @@ import json
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from zoo import registry
 from zoo.errors import CardError, WeightsError
 from zoo.models.architecture import Architecture
 from zoo.music.codecs import get_codec
+from zoo.nn.sampling import follow
 from zoo.tasks.model import Found, Model, build, fill, from_file
 from zoo.training.params import flatten
 
@@ -238,6 +239,50 @@ def test_one_compilation(case: Case) -> None:
         case.training(vector, opt_state, case.batch(seed), jnp.int32(seed))
     assert case.inference._cache_size() == 1
     assert case.training._cache_size() == 1
+
+
+STEPPING = [case for case in CASES if case.architecture.stepping]
+
+
+@pytest.mark.parametrize("case", STEPPING, ids=str)
+def test_steps_are_the_full_forward(case: Case) -> None:
+    """Token by token, in a state that grows on the way, as all at once."""
+    stepping = case.architecture.stepping
+    model = nnx.merge(case.split[0], case.state)
+    x = jnp.asarray(case.batch(0)["x"])
+    tokens, context = (x[..., 0], x[..., 1]) if x.ndim > 2 else (x, None)
+    whole = case.architecture.kernels["forward"](model, {"x": x}, jax.random.key(0))
+    nothing = jnp.full_like(tokens[:, :1], whole.shape[-1])
+    inputs = jnp.concatenate([nothing, tokens[:, :-1]], axis=1)
+    half = inputs.shape[1] // 2
+
+    @jax.jit
+    def stepwise(inputs: jax.Array, context: Any) -> jax.Array:
+        step = partial(stepping.step, model)
+        first = None if context is None else context[:, :half]
+        rest = None if context is None else context[:, half:]
+        one, state = follow(step, stepping.start(model, BATCH, half), inputs[:, :half], first)
+        two, _ = follow(step, stepping.grow(state, inputs.shape[1]), inputs[:, half:], rest)
+        return jnp.concatenate([one, two], axis=1)
+
+    np.testing.assert_allclose(stepwise(inputs, context), whole, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("case", STEPPING, ids=str)
+def test_causality(case: Case) -> None:
+    """Logits of a token are the same whatever it and those after it are; and not whatever those before it are."""
+    x = jnp.asarray(case.batch(0)["x"])
+    other = jnp.asarray(case.batch(1)["x"])
+    at = x.shape[1] // 2
+    mixed = x.at[:, at:].set(other[:, at:])
+    if x.ndim > 2:  # the context of a step is known before its token
+        mixed = mixed.at[:, at, 1].set(x[:, at, 1])
+    same, changed = (
+        np.asarray(case.kernels(case.state, case.batch(0) | {"x": each}, jax.random.key(0))["forward"])
+        for each in (x, mixed)
+    )
+    np.testing.assert_allclose(same[:, : at + 1], changed[:, : at + 1], rtol=1e-5, atol=1e-6)
+    assert (np.abs(same[:, at + 1 :] - changed[:, at + 1 :]) > 1e-6).any()
 
 
 def test_save_and_load(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

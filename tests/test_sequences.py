@@ -52,7 +52,7 @@ def test_performances_round_trip(seed: int) -> None:
     tokens = codec.tokens(random_performance(seed))
     again = codec.tokens(codec.decode(tokens, qpm=77.0))
     np.testing.assert_array_equal(codec.tokens(codec.decode(again)), again)
-    assert codec.quarters(tokens)[-1] == pytest.approx(codec.decode(tokens).quarters)
+    assert codec.seconds(tokens)[-1] == pytest.approx(codec.decode(tokens).quarters / 2)
 
 
 def test_any_events_are_music() -> None:
@@ -107,7 +107,7 @@ def test_chorales_round_trip() -> None:
     np.testing.assert_array_equal(codec.tokens(codec.decode(tokens)), tokens)
     at_zero = [score.pitch[(score.start == 0) & (score.track == voice)][0] for voice in range(4)]
     np.testing.assert_array_equal(tokens[:4] - 1 + 36, at_zero)
-    assert codec.quarters(tokens)[-1] == score.quarters == 10.0
+    assert codec.seconds(tokens, qpm=30)[-1] == 2 * score.quarters == 20.0
 
 
 def test_voices_are_told_by_their_height() -> None:

@@ -5,6 +5,7 @@ text.py       tables, sizes and JSON
 catalogue.py  list, info, cite
 doctor.py     doctor
 music.py      generate, interpolate, encode, decode, reconstruct, render
+sequences.py  continue, score
 learning.py   train, finetune, evaluate, bench, convert
 
 Exit codes: 0 done, 1 an error the user can mend (one line on stderr), 2 a command that can't be understood,

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from zoo.cli.parser import Parser, Verbs
     from zoo.show import Group
-    from zoo.tasks.latent import Latent
 
 NOTES = "MIDI, MusicXML, MXL, ABC, **kern or NoteSequence"
 
@@ -35,12 +34,15 @@ def add(verbs: Verbs) -> None:
         zoo generate
         zoo generate music-vae/drums-2bar -n 8 --seed 7 --out beats
         zoo generate runs/mine -n 100 --temperature 1 --midi-only
+        zoo generate music-transformer/jsb --seconds 30 --top-p 0.95
         """,
     )  # fmt: skip
     add_model(parser, DEFAULT)
     parser.add_argument("-n", type=whole(1), default=4, metavar="N", help="how many pieces (default: 4)")
     add_temperature(parser, 0.8)
-    parser.add_argument("--interpolate", type=whole(2), metavar="STEPS", help="also go from the first to the last")
+    add_length(parser)
+    help_ = "with a latent model: also go from the first to the last"
+    parser.add_argument("--interpolate", type=whole(2), metavar="STEPS", help=help_)
     add_seed(parser)
     add_out(parser)
 
@@ -118,6 +120,24 @@ def add_temperature(parser: Parser, default: float) -> None:
     parser.add_argument("--temperature", type=number(0), default=default, metavar="T", help=help_)
 
 
+def add_length(parser: Parser) -> None:
+    """How much a sequence model writes, and what of its vocabulary it may use."""
+    length = parser.add_mutually_exclusive_group()
+    help_ = "how much a sequence model writes (default: as much as it learnt from at a time)"
+    length.add_argument("--seconds", type=number(0, above=True), metavar="S", help=help_)
+    length.add_argument("--steps", type=whole(1), metavar="N", help="the same in tokens of the model")
+    help_ = "a sequence model takes only so many of the likeliest tokens (default: 0, all)"
+    parser.add_argument("--top-k", type=whole(0), default=0, metavar="K", help=help_)
+    help_ = "only the likeliest tokens that together have this probability (default: 1, all)"
+    parser.add_argument("--top-p", type=number(0), default=1.0, metavar="P", help=help_)
+
+
+def length_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_length`, `add_temperature` and `add_seed` brought, as the task has it."""
+    names = ("seconds", "steps", "temperature", "top_k", "top_p")
+    return {name: getattr(args, name) for name in names} | {"key": args.seed}
+
+
 def add_window(parser: Parser) -> None:
     """`--window`, where a model takes one window of a piece."""
     help_ = "which window of a longer piece, from 0; negative ones from its end (default: 0)"
@@ -142,8 +162,15 @@ def generate(args: argparse.Namespace) -> None:
     """`zoo generate`."""
     from zoo.show import Group
 
-    model = load(args.model)
-    scores = model.scores(model.sample_windows(args.n, key=args.seed, temperature=args.temperature), args.qpm)
+    model = load(args.model, "latent", "continuation")
+    if model.architecture.task == "continuation":
+        if args.interpolate:
+            raise InputError(f"{model.name}: has no latent vectors to interpolate; leave out --interpolate")
+        scores = model.scores(model.write(args.n, qpm=args.qpm, **length_options(args)), args.qpm)
+    else:
+        if args.seconds or args.steps or args.top_k or args.top_p < 1:
+            raise InputError(f"{model.name}: writes whole windows; leave out --seconds, --steps, --top-k and --top-p")
+        scores = model.scores(model.sample_windows(args.n, key=args.seed, temperature=args.temperature), args.qpm)
     groups = [Group(scores, [f"Sample {i + 1}" for i in range(args.n)], "sample", "Samples")]
     if args.interpolate:
         windows = model.interpolate_windows(scores[0], scores[-1], args.interpolate, key=args.seed)
@@ -271,15 +298,16 @@ def stems(files: Sequence[str]) -> list[str]:
     return names
 
 
-def load(name: str) -> Latent:
-    """The model of a verb. Raises InputError if it is of a kind that can't do what this file's verbs need."""
+def load(name: str, *tasks: str) -> Any:
+    """The model of a verb, of one of the `tasks` that can do what is asked; InputError for a model of another."""
     from zoo.music.io import SUFFIXES
 
     if Path(name).suffix.lower() in SUFFIXES:
         raise InputError(f"{name}: notes where the model's name goes; write, for example: zoo VERB {DEFAULT} {name}")
     model: Any = zoo.load(name)
-    if model.architecture.task != "latent":
-        raise InputError(f"{name}: a model for {model.architecture.task}, which has no latent vectors; see `zoo list`")
+    if model.architecture.task not in (tasks or ("latent",)):
+        lacks = "has no latent vectors" if "latent" in (tasks or ("latent",)) else "does not write token by token"
+        raise InputError(f"{name}: a model for {model.architecture.task}, which {lacks}; see `zoo list`")
     return model
 
 

@@ -27,18 +27,18 @@ class SequenceCodec(Protocol):
     classes: int
 
     def tokens(self, score: Score) -> npt.NDArray[np.int32]:
-        """The whole piece, int32 [T]. Raises InputError if it has none."""
+        """The whole piece, int32 [T]; [T, 2] where each token has a context, such as the chord it stands in.
+
+        Raises InputError if there is none.
+        """
         ...
 
     def decode(self, window: npt.ArrayLike, qpm: float = 120.0) -> Score:
         """The notes of tokens [T], of which there may be any number."""
         ...
 
-    def quarters(self, tokens: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """When each token's event is, in quarter notes, float64 [T + 1]; the last is where the sequence ends.
-
-        Where a codec counts seconds, they are quarter notes at 120 a minute.
-        """
+    def seconds(self, tokens: npt.ArrayLike, qpm: float = 120.0) -> npt.NDArray[np.float64]:
+        """When each token's event is, float64 [T + 1]; the last is where the sequence ends."""
         ...
 
 
@@ -47,7 +47,8 @@ class Codec(Protocol):
 
     Attributes:
       name: as `get_codec` takes it.
-      kind: "categorical" (one token a step), "multitrack" (a token a track and step) or "groove" (real values).
+      kind: "categorical" (one token a step), "multitrack" (a token a track and step), "groove" (real values), or
+        "sequence" (a `SequenceCodec`).
       bars, steps, steps_per_quarter: length of a window and its grid; `steps` is T.
       classes: number of tokens; a tuple, one number a track, for "multitrack"; numbers a step for "groove".
     """

@@ -114,17 +114,16 @@ class PerformanceCodec:
             elif event < CLASSES:
                 velocity = 1 + (event - VELOCITY) * BIN
         columns += [(begun, now, pitch, struck) for pitch, notes in sounding.items() for begun, struck in notes]
-        start, end, pitch, struck = np.array([c for c in columns if c[1] > c[0]], np.int64).reshape(-1, 4).T
-        quarters = qpm / 60 / STEPS_PER_SECOND
-        return Score.of(
-            start * quarters, end * quarters, pitch + MIN_PITCH, struck, program=program, tempos=np.array([[0.0, qpm]])
-        )
+        table = np.array([c for c in columns if c[1] > c[0]], np.int64).reshape(-1, 4)
+        start, end = table[:, :2].T / STEPS_PER_SECOND * qpm / 60
+        tempos = np.array([[0.0, qpm]])
+        return Score.of(start, end, table[:, 2] + MIN_PITCH, table[:, 3], program=program, tempos=tempos)
 
-    def quarters(self, tokens: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """When each event is, in quarter notes at 120 a minute, float64 [n + 1]; the last is the end of the sequence."""
+    def seconds(self, tokens: npt.ArrayLike, qpm: float = 120.0) -> npt.NDArray[np.float64]:
+        """When each event is, float64 [n + 1]; the last is where the sequence ends. Time is real, whatever `qpm`."""
         tokens = np.asarray(tokens)
         shift = np.where((tokens >= SHIFT) & (tokens < VELOCITY), tokens - SHIFT + 1, 0)
-        return np.concatenate([[0], np.cumsum(shift)]) / self.steps_per_quarter
+        return np.concatenate([[0], np.cumsum(shift)]) / STEPS_PER_SECOND
 
     def transpose(self, windows: Tokens, semitones: npt.ArrayLike) -> Tokens:
         """Windows [W, T] moved up by `semitones`, int or int [W], cut back to what keeps a window on the keys."""

@@ -100,6 +100,11 @@ class Score:
         """Length in quarter notes: the last offset."""
         return float(self.end.max()) if len(self) else 0.0
 
+    @property
+    def qpm(self) -> float:
+        """Its first tempo in quarter notes a minute, 120 where it has none."""
+        return float(self.tempos[0, 1]) if len(self.tempos) else 120.0
+
     def seconds_at(self, quarters: npt.ArrayLike) -> Floats:
         """Seconds at positions in quarter notes, through the tempo map."""
         at, seconds, qpm = self._tempo_map()

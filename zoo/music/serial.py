@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +81,7 @@ class SerialCodec:
         padded = np.full(-(-len(tokens) // len(VOICES)) * len(VOICES), SILENCE)
         padded[: len(tokens)] = np.where(tokens < CLASSES, tokens, SILENCE)
         grid = padded.reshape(-1, len(VOICES))
-        columns: list[tuple[int, int, int, int]] = []
+        columns: list[tuple[Any, ...]] = []
         for voice in range(len(VOICES)):
             changes = np.flatnonzero(np.diff(grid[:, voice], prepend=-1, append=-1))
             columns += [(a, b, grid[a, voice], voice) for a, b in pairwise(changes) if grid[a, voice] != SILENCE]
@@ -96,9 +96,9 @@ class SerialCodec:
             track_names=VOICES,
         )
 
-    def quarters(self, tokens: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """When each token's event is, in quarter notes, float64 [n + 1]; the last is where the sequence ends."""
-        return np.arange(len(np.asarray(tokens)) + 1) // len(VOICES) / STEPS_PER_QUARTER
+    def seconds(self, tokens: npt.ArrayLike, qpm: float = 120.0) -> npt.NDArray[np.float64]:
+        """When each token's step begins, float64 [n + 1]; the last is where the sequence ends."""
+        return np.arange(len(np.asarray(tokens)) + 1) // len(VOICES) / STEPS_PER_QUARTER * (60.0 / qpm)
 
     def transpose(self, windows: Tokens, semitones: npt.ArrayLike) -> Tokens:
         """Windows [W, 4 T] moved up by `semitones`, int or int [W], cut back to what keeps a window in the range."""

@@ -73,7 +73,6 @@ class Attention(nnx.Module):
         batch, length, units = x.shape
         q, k, v = (self.split_heads(part) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [B, H, L, D]
         q = q / math.sqrt(self.width)
-        scores = 0.0
         if "pitch" in self.relations:
             assert pitch is not None
             by_pitch, member = self.by_pitch(q, pitch), one_hot(pitch, self.pitches)  # [B, H, L, P], [B, L, P]

@@ -48,6 +48,34 @@ def histograms(
         return save(sheet, path)
 
 
+def surprise(
+    seconds: npt.NDArray[np.float64], nats: npt.NDArray[np.float64], path: str | os.PathLike[str], title: str = ""
+) -> Path:
+    """Draws each token's surprise, nats [T], at its time, seconds [T], with the mean of each second; writes a PNG.
+
+    Raises InputError if `path` can't be written.
+    """
+    with figure(10.0, 3.4) as sheet:
+        sheet.text(0.06, 0.91, printable(title), size=13, weight="bold")
+        axes = sheet.add_axes((0.06, 0.15, 0.92, 0.7))
+        axes.vlines(seconds, 0, nats, color=COLOURS[0], alpha=0.35, linewidth=0.8)
+        second = np.floor(seconds).astype(np.int64)
+        count = np.bincount(second)
+        mean = np.bincount(second, weights=nats) / np.maximum(count, 1)
+        filled = np.flatnonzero(count)
+        axes.step(filled, mean[filled], where="post", color=COLOURS[7], linewidth=1.8, label="mean of a second")
+        axes.axhline(float(np.mean(nats)), color=FAINT, linewidth=1, linestyle=":", label="mean of the piece")
+        axes.set_xlim(0, max(1.0, float(seconds[-1]) if len(seconds) else 1.0))
+        axes.set_ylim(0)
+        axes.set_xlabel("seconds", fontsize=9, color=FAINT)
+        axes.set_title("surprise, −log p in nats", fontsize=9, loc="left", color=FAINT)
+        axes.tick_params(axis="both", length=0, labelsize=8, labelcolor=FAINT)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        sheet.legend(frameon=False, ncols=2, loc="center right", bbox_to_anchor=(0.99, 0.93))
+        return save(sheet, path)
+
+
 def pitch_classes(scores: Sequence[Score]) -> npt.NDArray[np.float64]:
     """The share of each pitch class among all notes but drums', [12], C first; zeros if there are none."""
     return _shares([s.pitch[~s.is_drum] % 12 for s in scores], 12)

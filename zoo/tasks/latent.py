@@ -59,7 +59,7 @@ class Latent(Model):
         score = io.read(source)
         mean, _ = self.posterior(self.windows(score))
         windows = self.decode_windows(mean, key=key, temperature=temperature)
-        return self.notes([np.concatenate(list(windows))], qpm or _tempo(score))[0]
+        return self.notes([np.concatenate(list(windows))], qpm or score.qpm)[0]
 
     def interpolate(
         self,
@@ -177,10 +177,6 @@ def _buckets(rows: np.ndarray) -> Iterable[tuple[np.ndarray, int]]:
         part = rows[at : at + BUCKET]
         size = 1 << (len(part) - 1).bit_length()
         yield np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)]), at
-
-
-def _tempo(score: Score) -> float:
-    return float(score.tempos[0, 1]) if len(score.tempos) else 120.0
 
 
 def _name(source: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,14 +117,17 @@ class Model:
         self.precision = "float32"
         use_compilation_cache()
 
-    def jit(self, kernel: Callable[..., Any], *static: int) -> Callable[..., Any]:
-        """`kernel(model, …)` compiled, with this model's parameters; `static` are the arguments that are sizes."""
+    def jit(self, kernel: Callable[..., Any], *static: int, donate: Sequence[int] = ()) -> Callable[..., Any]:
+        """`kernel(model, …)` compiled, with this model's parameters.
+
+        `static` are the numbers of the arguments that are sizes, `donate` of those whose buffers the results may take.
+        """
 
         def program(state: Any, *rest: Any) -> Any:
             with products(self.precision):
                 return kernel(nnx.merge(self.graph, state), *rest)
 
-        compiled = jax.jit(program, static_argnums=static)
+        compiled = jax.jit(program, static_argnums=static, donate_argnums=donate)
         return lambda *rest: compiled(self.state, *rest)
 
     def set_precision(self, precision: str) -> None:
