@@ -1,31 +1,20 @@
-"""Four voices as one sequence: at each sixteenth a token for soprano, alto, tenor and bass (Huang et al. 2018, §4.1).
+"""Four voices as one sequence: soprano, alto, tenor, bass of each sixteenth in turn (Huang et al. 2018, section 4.1).
 
-    0 silence
-    1 + (pitch - 36) the voice sounds this pitch, C2 to A5 (36 to 81), the range of Bach's chorales
-
-As in the data sets of the chorales nothing tells a repeated note from a held one. A piece ends with its last note; what
-is left of a window is padding, which no model is asked to predict.
+The tokens are those of `zoo.music.chorale`, 47 of them. A piece ends with its last note; what is left of a window is
+padding, which no model is asked to predict.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import InputError
-from zoo.music.grid import QUARTERS_PER_BAR, STEPS_PER_BAR, STEPS_PER_QUARTER, quantize, source
+from zoo.music.chorale import CLASSES, FIRST_PITCH, VOICES, ChoraleCodec, Tokens
+from zoo.music.grid import STEPS_PER_BAR, STEPS_PER_QUARTER
 from zoo.music.score import Score
-
-VOICES = ("Soprano", "Alto", "Tenor", "Bass")
-MIN_PITCH, MAX_PITCH = 36, 81
-SILENCE, FIRST_PITCH = 0, 1
-CLASSES = FIRST_PITCH + MAX_PITCH - MIN_PITCH + 1
-
-Tokens: TypeAlias = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -49,22 +38,8 @@ class SerialCodec:
         return self.bars * STEPS_PER_BAR * len(VOICES)
 
     def tokens(self, score: Score) -> Tokens:
-        """The whole piece, int32 [4 T].
-
-        Raises:
-          InputError: it is not in four voices, or one leaves the range.
-        """
-        voices = _voices(score)
-        steps = int(quantize(score.quarters))
-        grid = np.zeros((steps, len(VOICES)), np.int32)
-        for voice, notes in enumerate(voices):
-            if len(notes) and not MIN_PITCH <= notes.pitch.min() <= notes.pitch.max() <= MAX_PITCH:
-                raise InputError(f"{source(score)}: its {VOICES[voice].lower()} leaves C2 to A5; transpose it")
-            for start, end, pitch in zip(quantize(notes.start), quantize(notes.end), notes.pitch, strict=True):
-                grid[start : max(end, start + 1), voice] = FIRST_PITCH + pitch - MIN_PITCH
-        if not grid.any():
-            raise InputError(f"{source(score)}: no notes; pass a piece in four voices")
-        return grid.reshape(-1)
+        """The whole piece, int32 [4 T]. Errors as for `ChoraleCodec.encode`."""
+        return ChoraleCodec().encode(score).reshape(-1)
 
     def windows(self, score: Score, hop_bars: int = 1, pad: bool = False) -> Tokens:
         """Windows every `hop_bars` bars, int32 [W, 4 T], the last one reaching the end of the piece or past it."""
@@ -78,23 +53,9 @@ class SerialCodec:
     def decode(self, window: npt.ArrayLike, qpm: float = 120.0) -> Score:
         """The notes of tokens [n], each as long as its pitch goes on, a track a voice; n need not fill a step."""
         tokens = np.asarray(window)
-        padded = np.full(-(-len(tokens) // len(VOICES)) * len(VOICES), SILENCE)
-        padded[: len(tokens)] = np.where(tokens < CLASSES, tokens, SILENCE)
-        grid = padded.reshape(-1, len(VOICES))
-        columns: list[tuple[Any, ...]] = []
-        for voice in range(len(VOICES)):
-            changes = np.flatnonzero(np.diff(grid[:, voice], prepend=-1, append=-1))
-            columns += [(a, b, grid[a, voice], voice) for a, b in pairwise(changes) if grid[a, voice] != SILENCE]
-        start, end, token, track = np.array(columns, np.int64).reshape(-1, 4).T
-        return Score.of(
-            start / STEPS_PER_QUARTER,
-            end / STEPS_PER_QUARTER,
-            token - FIRST_PITCH + MIN_PITCH,
-            track=track,
-            tempos=np.array([[0.0, qpm]]),
-            meters=np.array([[0.0, QUARTERS_PER_BAR, 4]]),
-            track_names=VOICES,
-        )
+        padded = np.zeros(-(-len(tokens) // len(VOICES)) * len(VOICES), np.int32)  # rests
+        padded[: len(tokens)] = np.where(tokens < CLASSES, tokens, 0)
+        return ChoraleCodec().decode(padded.reshape(-1, len(VOICES)), qpm)
 
     def seconds(self, tokens: npt.ArrayLike, qpm: float = 120.0) -> npt.NDArray[np.float64]:
         """When each token's step begins, float64 [n + 1]; the last is where the sequence ends."""
@@ -107,12 +68,3 @@ class SerialCodec:
         highest = np.where(pitched, windows, 0).max(axis=1)
         shift = np.clip(semitones, np.minimum(FIRST_PITCH - lowest, 0), np.maximum(CLASSES - 1 - highest, 0))
         return (windows + pitched * shift[:, None]).astype(windows.dtype)
-
-
-def _voices(score: Score) -> list[Score]:
-    """The four voices, highest first: the tracks of a score that has four."""
-    tracks = [score.select(score.track == track) for track in np.unique(score.track[~score.is_drum])]
-    if len(tracks) != len(VOICES):
-        parts = f"{len(tracks)} track" + "s" * (len(tracks) != 1)
-        raise InputError(f"{source(score)}: {parts} where four voices are needed; pass a score with a track a voice")
-    return sorted(tracks, key=lambda notes: -float(np.mean(notes.pitch)))
