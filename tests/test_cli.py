@@ -19,7 +19,8 @@ from zoo.cli import main
 from zoo.cli.parser import _build
 
 VERBS = (
-    "list info cite generate interpolate encode decode reconstruct render train finetune evaluate bench convert doctor"
+    "list info cite generate interpolate encode decode reconstruct render chords analyze "
+    "train finetune evaluate bench convert doctor"
 )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.errors import CardError, InputError, TrainingError, WeightsError, ZooError
     from zoo.registry import cite, info, list_models
     from zoo.tasks import load
+    from zoo.tasks.analyze import analyze
     from zoo.tasks.bench import bench
     from zoo.tasks.learning import evaluate, finetune, train
 
@@ -32,6 +33,7 @@ _HOMES = {
     "train": "zoo.tasks.learning",
     "finetune": "zoo.tasks.learning",
     "evaluate": "zoo.tasks.learning",
+    "analyze": "zoo.tasks.analyze",
     "bench": "zoo.tasks.bench",
     "ZooError": "zoo.errors",
     "InputError": "zoo.errors",
@@ -46,6 +48,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "ZooError",
+    "analyze",
     "bench",
     "cite",
     "evaluate",

@@ -6,6 +6,7 @@ catalogue.py  list, info, cite
 doctor.py     doctor
 music.py      generate, interpolate, encode, decode, reconstruct, render
 sequences.py  continue, score
+listening.py  chords, analyze
 learning.py   train, finetune, evaluate, bench, convert
 
 Exit codes: 0 done, 1 an error the user can mend (one line on stderr), 2 a command that can't be understood,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.music.score import Score
-from zoo.show.layout import BLACK, COLOURS, NAMES
+from zoo.show.layout import BLACK, COLOURS, pitch_name
 from zoo.show.roll import BAR_LINE, BEAT_LINE, BLACK_KEY, FAINT, figure, printable, save
 
 if TYPE_CHECKING:
@@ -149,13 +149,23 @@ def _draw(axes: Axes, lane: Lane, left: float, right: float) -> None:
     elif isinstance(lane, Heat):
         _heat(axes, lane, left, right)
     elif isinstance(lane, Curve):
-        _keys(axes, *pitch_range(lane))
-        axes.plot(lane.times, lane.pitch, color=COLOURS[1], linewidth=1.3)
+        _keys(axes, *pitch_range(lane), left, right)
+        first, after = np.searchsorted(lane.times, (left, right))
+        axes.plot(lane.times[first:after], lane.pitch[first:after], color=COLOURS[1], linewidth=1.3)
     else:
-        _keys(axes, *pitch_range(lane))
-        score, pitched = lane.score, ~lane.score.is_drum
-        start, end = score.seconds_at(score.start)[pitched], score.seconds_at(score.end)[pitched]
-        axes.barh(score.pitch[pitched], end - start, left=start, height=0.85, color=COLOURS[0], linewidth=0)
+        _keys(axes, *pitch_range(lane), left, right)
+        start, end = lane.score.seconds_at(lane.score.start), lane.score.seconds_at(lane.score.end)
+        seen = np.flatnonzero(~lane.score.is_drum & (start < right) & (end > left))
+        _boxes(axes, [(start[i], lane.score.pitch[i] - 0.42, end[i] - start[i], 0.84) for i in seen], COLOURS[0])
+
+
+def _boxes(axes: Axes, boxes: Sequence[tuple[float, float, float, float]], colour: str) -> None:
+    """Rectangles (left, bottom, width, height) in one go."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    patches = [Rectangle((x, y), width, high) for x, y, width, high in boxes]
+    axes.add_collection(PatchCollection(patches, facecolor=colour, edgecolor="none"), autolim=False)
 
 
 def _spans(axes: Axes, lane: Spans, left: float, right: float) -> None:
@@ -163,7 +173,7 @@ def _spans(axes: Axes, lane: Spans, left: float, right: float) -> None:
     for start, end, text, key in lane.spans:
         if end <= left or start >= right:
             continue
-        axes.axvspan(start, end, facecolor=hue(key), edgecolor="white", linewidth=0.8)
+        axes.axvspan(max(start, left), min(end, right), facecolor=hue(key), edgecolor="white", linewidth=0.8)
         begin, room = max(start, left), (min(end, right) - max(start, left)) / (right - left) * (WIDTH - LEFT - RIGHT)
         if room > 0.065 * len(text):  # inches that a character takes
             axes.text(begin, 0.5, f" {printable(text)}", size=7, va="center", clip_on=True)
@@ -183,12 +193,11 @@ def _heat(axes: Axes, lane: Heat, left: float, right: float) -> None:
     axes.set_yticks(range(rows), [printable(name) for name in lane.names], fontsize=min(7, 70 / rows), color=FAINT)
 
 
-def _keys(axes: Axes, low: int, high: int) -> None:
+def _keys(axes: Axes, low: int, high: int, left: float, right: float) -> None:
     """Rows of black keys, and the names of Cs."""
+    pitches = range(low, high + 1)
+    _boxes(axes, [(left, pitch - 0.5, right - left, 1.0) for pitch in pitches if pitch % 12 in BLACK], BLACK_KEY)
     axes.set_ylim(low - 0.5, high + 0.5)
-    for pitch in range(low, high + 1):
-        if pitch % 12 in BLACK:
-            axes.axhspan(pitch - 0.5, pitch + 0.5, color=BLACK_KEY, linewidth=0)
-    named = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
-    axes.set_yticks(named, [f"{NAMES[0]}{pitch // 12 - 1}" for pitch in named], fontsize=7, color=FAINT)
+    named = [pitch for pitch in pitches if pitch % 12 == 0]
+    axes.set_yticks(named, [pitch_name(pitch) for pitch in named], fontsize=7, color=FAINT)
     axes.grid(axis="x", color=BEAT_LINE, linewidth=0.6)

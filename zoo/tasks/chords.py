@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from zoo.music.harte import NAMES, NO_CHORD, OTHER, ChordSpan, root, to_lab, with_bass
 from zoo.show.files import write
-from zoo.tasks.model import Found, Model
+from zoo.tasks.model import Description, Found, Model
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -68,9 +68,13 @@ class Progression:
             write(path, text.encode())
         return text
 
+    def table(self) -> dict[str, Any]:
+        """The length and the chords as plain lists."""
+        return {"seconds": self.seconds, "chords": [asdict(chord) for chord in self.chords]}
+
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The chords and the length as JSON, also written to `path`."""
-        text = json.dumps({"seconds": self.seconds, "chords": [asdict(chord) for chord in self.chords]}, indent=1)
+        """`table` as JSON, also written to `path`."""
+        text = json.dumps(self.table(), indent=1)
         if path is not None:
             write(path, text.encode())
         return text
@@ -116,6 +120,11 @@ class Chords(Model):
         found = {name: array for name, array in self._recognise(frames)._asdict().items() if array is not None}
         spans = decode(found, seconds, self.config, self.codec.sample_rate, self.codec.hop)
         return Progression(tuple(spans), seconds, self.config.labels, self.codec.hop / self.codec.sample_rate, found)
+
+    def describe(self, source: AudioSource) -> Description:
+        """For `zoo.analyze`."""
+        found = self.chords(source)
+        return Description({"chords": found.table()["chords"]}, found.lanes())
 
     def embed(self, source: AudioSource) -> Floats:
         """What the network makes of each frame in its song, float32 [T, E]; its mean says what the song is like."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ from zoo.weights import cards
 from zoo.weights.cache import cache_folder
 from zoo.weights.convert import check_fit
 from zoo.weights.formats import safetensors
+
+if TYPE_CHECKING:
+    from zoo.show.timeline import Lane
 
 BEST = "best.safetensors"
 
@@ -98,6 +101,13 @@ def fill(module: Callable[..., nnx.Module], config: Any, tensors: Mapping[str, n
 def dotted(path: tuple[Any, ...]) -> str:
     """("encoder", "mu", "kernel") → "encoder.mu.kernel": the names that weight files carry."""
     return ".".join(map(str, path))
+
+
+class Description(NamedTuple):
+    """What a model says of a recording: `table`, for JSON, and `lanes`, to be drawn on a time line."""
+
+    table: dict[str, Any]
+    lanes: list[Lane]
 
 
 class Model:
