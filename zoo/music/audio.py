@@ -80,18 +80,20 @@ def blocks(source: AudioSource, rate: int, seconds: float = _BLOCK_SECONDS) -> I
             raise InputError(f"{name}: shorter than one sample at {rate} Hz; record or export it again")
 
 
-def windows(pieces: Iterable[Samples], width: int, hop: int) -> Iterator[Samples]:
+def windows(pieces: Iterable[Samples], width: int, hop: int, margin: int | None = None) -> Iterator[Samples]:
     """Windows of `width` samples around the samples 0, `hop`, 2 `hop`, … of what the pieces make, zeros around it.
 
-    N samples give 1 + N // hop windows, float32 [n, width] for each piece, as soon as they are full.
+    N samples give 1 + N // hop windows, float32 [n, width] for each piece, as soon as they are full. With a `margin` of
+    so many zeros before and after, in place of half a window, the first begins with these.
     """
-    held, skip = np.zeros(width // 2, np.float32), 0  # `skip`: samples still to come before the next window begins
+    before, after = (width // 2, width - width // 2) if margin is None else (margin, margin)
+    held, skip = np.zeros(before, np.float32), 0  # `skip`: samples still to come before the next window begins
     for piece in pieces:
         held = np.concatenate([held, piece])
         found, held, skip = _cut(held, width, hop, skip)
         if len(found):
             yield found
-    found, _, _ = _cut(np.concatenate([held, np.zeros(width - width // 2, np.float32)]), width, hop, skip)
+    found, _, _ = _cut(np.concatenate([held, np.zeros(after, np.float32)]), width, hop, skip)
     if len(found):
         yield found
 

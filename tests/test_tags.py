@@ -1,0 +1,144 @@
+"""Tagging as a task: files, streams, bad input, the command line; on a tiny model with random weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.sounds import RATE, chords
+from tests.test_musicnn import drawn
+from zoo.cli import main
+from zoo.errors import InputError
+from zoo.models.musicnn import ARCHITECTURE, Config
+from zoo.music.codecs import get_codec
+from zoo.tasks.model import Found
+from zoo.tasks.tags import Taggram, Tags, joined
+
+CONFIG = replace(Config.tiny(), size=512, hop=256)
+SECONDS = CONFIG.seconds
+
+
+@pytest.fixture(scope="module")
+def model() -> Tags:
+    facts = {"architecture": "musicnn", "config": asdict(CONFIG), "codec": {"name": "audio", "sample_rate": RATE}}
+    codec = get_codec("audio", sample_rate=RATE)
+    return Tags(drawn(CONFIG), Found("tiny", ARCHITECTURE, CONFIG, codec, facts, dict))
+
+
+@pytest.fixture(scope="module")
+def saved(model: Tags, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(model.save(tmp_path_factory.mktemp("model") / "tiny.safetensors"))
+
+
+def test_tag(model: Tags) -> None:
+    sound = (chords(2.0), RATE)
+    taggram = model.taggram(sound)
+    assert taggram.values.shape == (int(2.0 / SECONDS), 3)
+    np.testing.assert_allclose(taggram.times, SECONDS * np.arange(len(taggram)))
+    tags = model.tag(sound, top=2)
+    assert len(tags) == 2
+    assert tags[0][1] >= tags[1][1]
+    assert dict(tags)[tags[0][0]] == pytest.approx(taggram.values.mean(axis=0).max())
+    assert len(model.tag(sound, top=50)) == 3
+
+
+def test_hop(model: Tags) -> None:
+    """Patches that overlap begin a hop apart, and those that also begin where another taggram's do are the same."""
+    sound = (chords(2.0), RATE)
+    sparse, dense = model.taggram(sound), model.taggram(sound, hop=(CONFIG.frames / 2 * 256 + 256) / RATE)
+    np.testing.assert_allclose(np.diff(dense.times), SECONDS / 2)
+    np.testing.assert_allclose(dense.values[::2], sparse.values, atol=1e-6)
+    with pytest.raises(InputError, match="shorter than a frame"):
+        model.taggram(sound, hop=0.01)
+
+
+@pytest.mark.parametrize("cuts", [1, 3, 700, 40000])
+def test_a_stream_is_the_whole(model: Tags, cuts: int) -> None:
+    """In chunks of any size, to the bit; a patch comes with the chunk that completes it."""
+    sound = chords(1.5)[: 3000 if cuts < 100 else None]
+    pieces = list(model.stream((sound[at : at + cuts] for at in range(0, len(sound), cuts)), RATE, hop=0.2))
+    whole = model.taggram((sound, RATE), hop=0.2)
+    np.testing.assert_array_equal(joined(pieces).values, whole.values)
+    np.testing.assert_array_equal(joined(pieces).times, whole.times)
+
+
+def test_latency(model: Tags) -> None:
+    """The first patch needs half a window less sound than its length."""
+    given = 0
+
+    def chunks() -> Any:
+        nonlocal given
+        for at in range(0, len(sound), 256):
+            given = at + 256
+            yield sound[at : at + 256]
+
+    sound = chords(2.0)
+    next(model.stream(chunks(), RATE))
+    assert given == CONFIG.window - CONFIG.size // 2
+
+
+def test_short_sound_is_repeated(model: Tags) -> None:
+    short = chords(0.2)
+    long = np.resize(short, (CONFIG.frames - 1) * 256)
+    np.testing.assert_array_equal(model.taggram((short, RATE)).values, model.taggram((long, RATE)).values)
+    assert model.taggram((np.ones(1, np.float32), RATE)).values.shape == (1, 3)
+
+
+def test_another_length_compiles_nothing(model: Tags) -> None:
+    import jax
+
+    model.tag((chords(1.0), RATE))
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
+    try:
+        model.tag((chords(1.7), RATE))
+        model.embed((chords(0.1), RATE))
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert [event for event in compiled if "compile" in event] == []
+
+
+def test_embed(model: Tags) -> None:
+    sound = (chords(2.0), RATE)
+    patches = len(model.taggram(sound))
+    assert model.embed(sound).shape == (patches, CONFIG.units)
+    assert model.embed(sound, "cnn1").shape == (patches, CONFIG.frames, CONFIG.middle)
+    pooled = model.embed(sound, "cnn3").mean(axis=1)
+    np.testing.assert_allclose(model.embed(sound, "mean_pool")[:, -CONFIG.middle :], pooled, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match=r"has no layer 'last'; there are cnn1, .*penultimate"):
+        model.embed(sound, "last")
+
+
+def test_taggram_as_json_and_png(model: Tags, tmp_path: Path) -> None:
+    taggram = model.taggram((chords(2.0), RATE))
+    table = json.loads(taggram.to_json(tmp_path / "t.json"))
+    assert table == json.loads((tmp_path / "t.json").read_text())
+    np.testing.assert_allclose(table["values"], taggram.values, atol=1e-5)
+    assert taggram.plot(tmp_path / "t.png", "a title").read_bytes().startswith(b"\x89PNG")
+    one = Taggram(("a",), np.zeros(1), 3.0, np.ones((1, 1), np.float32))
+    assert one.plot(tmp_path / "one.png").stat().st_size > 1000
+
+
+def test_command_line(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder of files at other rates and with two channels; what can't be read is said, and the rest is done."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", np.stack([chords(1.0, 44100)] * 2, axis=1), 44100)
+    soundfile.write(folder / "b.flac", chords(1.0, 8000), 8000)
+    assert main(["tag", str(folder), "--model", saved, "--top", "2", "--json", "--out", str(tmp_path / "out")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(Path(file).name, len(tags)) for file, tags in found.items()] == [("a.wav", 2), ("b.flac", 2)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "a.png", "b.json", "b.png"]
+
+    (folder / "c.wav").write_text("not a sound")
+    assert main(["tag", str(folder), "--model", saved]) == 1
+    said = capsys.readouterr()
+    assert "a.wav" in said.out
+    assert "c.wav: can't be read as audio" in said.err
+    assert said.err.strip().endswith("1 of 3 recordings failed, as told above")
