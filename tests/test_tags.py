@@ -125,6 +125,15 @@ def test_taggram_as_json_and_png(model: Tags, tmp_path: Path) -> None:
     assert one.plot(tmp_path / "one.png").stat().st_size > 1000
 
 
+def test_analysis(model: Tags) -> None:
+    """On the time line of `zoo.analyze` the likeliest tag is on top."""
+    table, (lane,) = model.describe((chords(2.0), RATE))
+    taggram = model.taggram((chords(2.0), RATE))
+    assert lane.names[-1] == taggram.top(1)[0][0]
+    np.testing.assert_array_equal(lane.values[:, -1], taggram.values[:, taggram.tags.index(lane.names[-1])])
+    assert len(table["times"]) == len(taggram)
+
+
 def test_command_line(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder of files at other rates and with two channels; what can't be read is said, and the rest is done."""
     folder = tmp_path / "album"

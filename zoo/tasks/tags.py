@@ -126,7 +126,7 @@ class Tags(Model):
         taggram = self.taggram(source)
         top = [tag for tag, _ in reversed(taggram.top(10))]
         shown = taggram.values[:, [taggram.tags.index(tag) for tag in top]]
-        return Description([Heat("tags", shown, taggram.length, top)], json.loads(taggram.to_json()))
+        return Description(json.loads(taggram.to_json()), [Heat("tags", shown, taggram.length, top)])
 
     def embed(self, source: AudioSource, layer: str | None = None, *, hop: float | None = None) -> npt.NDArray[Any]:
         """What a layer makes of each patch of a source: float32 [P, ...].
