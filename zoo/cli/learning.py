@@ -100,7 +100,10 @@ def add(verbs: Verbs) -> None:
 
 def add_data(parser: Parser) -> None:
     """`--data`."""
-    help_ = "a folder of music: MIDI, MusicXML, MXL, ABC, **kern or NoteSequence"
+    help_ = (
+        "a folder of music: MIDI, MusicXML, MXL, ABC, **kern or NoteSequence; for a model of pitch sound with CSVs of "
+        "time and Hz beside it, for a tagger sound in a folder for each class"
+    )
     parser.add_argument("--data", required=True, metavar="DIR", help=help_)
 
 

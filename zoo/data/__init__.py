@@ -1,11 +1,26 @@
 """A folder of music → windows per split, cached on disk, and batches that any step can be resumed from.
 
+The same for sound with labels, which is read anew each time.
+
 corpus = load_corpus("my_midis/", get_codec("melody"))
 for batch in batches(corpus.train, batch_size=64, seed=0): batch["x"]  # [64, T, ...]
 """
 
-from zoo.data.batches import Augment, batches
+from zoo.data.batches import Augment, Examples, batches, count_of, named, take
 from zoo.data.corpus import Corpus, load_corpus
 from zoo.data.files import find
+from zoo.data.labelled import Labelled, load_labelled
 
-__all__ = ["Augment", "Corpus", "batches", "find", "load_corpus"]
+__all__ = [
+    "Augment",
+    "Corpus",
+    "Examples",
+    "Labelled",
+    "batches",
+    "count_of",
+    "find",
+    "load_corpus",
+    "load_labelled",
+    "named",
+    "take",
+]

@@ -18,6 +18,7 @@ from zoo.music.io import SUFFIXES
 
 Split: TypeAlias = Literal["train", "valid", "test"]
 
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _SPLITS: dict[str, Split] = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
 _SPLIT_FILE, _TABLE = "splits.json", "info.csv"
 _SIDECARS = frozenset({".json", ".csv", ".txt"})
@@ -35,21 +36,22 @@ class File(NamedTuple):
     root: Path
 
 
-def find(folder: Path, patterns: Sequence[str] = ("*",)) -> list[File]:
+def find(folder: Path, patterns: Sequence[str] = ("*",), suffixes: frozenset[str] = SUFFIXES) -> list[File]:
     """The files of notes in a folder or archive and in the archives in it, at any depth, sorted; none that are hidden.
 
     Args:
       patterns: shell patterns for the names; those that begin with "!" exclude: ["*", "!chords/*"].
+      suffixes: of the files, those of notes unless given.
 
     Raises:
       InputError: no such folder, it can't be listed, or an archive that can't be unpacked.
     """
     if folder.is_file() and is_archive(folder):
-        return find(unpack(folder, SUFFIXES | _SIDECARS), patterns)
+        return find(unpack(folder, suffixes | _SIDECARS), patterns, suffixes)
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {what}; pass a folder of music files")
-    return sorted(file for file in _walk(folder) if _chosen(file.name, patterns))
+    return sorted(file for file in _walk(folder, suffixes) if _chosen(file.name, patterns))
 
 
 def splits(found: Iterable[File]) -> dict[str, Split]:
@@ -77,7 +79,7 @@ def splits(found: Iterable[File]) -> dict[str, Split]:
     return result
 
 
-def _walk(folder: Path) -> Iterator[File]:
+def _walk(folder: Path, suffixes: frozenset[str]) -> Iterator[File]:
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: can't be listed ({error.strerror}); check its permissions") from None
 
@@ -85,11 +87,11 @@ def _walk(folder: Path) -> Iterator[File]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
             name = path.relative_to(folder).as_posix()
-            if path.suffix.lower() in SUFFIXES or jsb.is_collection(path):
+            if path.suffix.lower() in suffixes or jsb.is_collection(path):
                 yield File(name, path, folder)
             elif is_archive(path):
-                unpacked = unpack(path, SUFFIXES | _SIDECARS)
-                yield from (File(f"{name}/{inner.name}", inner.path, unpacked) for inner in _walk(unpacked))
+                unpacked = unpack(path, suffixes | _SIDECARS)
+                yield from (File(f"{name}/{inner.name}", inner.path, unpacked) for inner in _walk(unpacked, suffixes))
 
 
 def _chosen(name: str, patterns: Sequence[str]) -> bool:

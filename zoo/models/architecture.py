@@ -54,6 +54,7 @@ class Architecture:
         find it among their inputs as "prepared", or work it out again. None where there is no such thing.
       stepping: of a model that writes token by token, None for others. Its kernel "forward" gives logits [B, T, V] of
         every token of `x` [B, T] from those before it.
+      data: what it learns from: "notes", or sound with labels, "curves" or "classes" (see `zoo.data.labelled`).
     """
 
     name: str
@@ -69,6 +70,7 @@ class Architecture:
     tiny: Mapping[str, Any]
     prepare: Callable[[Any], Any] | None = None
     stepping: Stepping | None = None
+    data: str = "notes"
 
     def make_config(self, table: Mapping[str, Any], where: str) -> Any:
         """The configuration of a card's table; lists become tuples. `where` names the card in errors."""

@@ -226,5 +226,6 @@ ARCHITECTURE = Architecture(
     kernels={"activations": lambda model, batch, key: model(batch["x"], batch.get("prepared"))},
     prepare=lambda model: model.prepared(),
     task="pitch",
+    data="curves",
     tiny={"tiny": Config.tiny()},
 )

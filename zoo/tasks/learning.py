@@ -128,26 +128,33 @@ def evaluate(
     windows = getattr(corpus, split, None)
     if split not in ("train", "valid", "test") or windows is None:
         raise InputError(f"no split {split!r}; there are train, valid and test")
-    if not len(windows):
+    if not corpora.count_of(corpora.named(windows)):
         raise InputError(f"{data}: no piece of it falls into {split}; add pieces, or choose another split")
     compiled = _compile_evaluation(model.architecture.evaluate, model.graph)
     measured = measure(compiled, model.state, _draw(windows, limit, seed), seed)
     if samples:
         from zoo.tasks import statistics
 
+        if not isinstance(corpus, corpora.Corpus):
+            raise InputError(f"{model.name}: draws nothing to compare with its data; leave out samples")
+
         measured |= statistics.compare(model, corpus, split, samples, seed)
     return measured
 
 
-def measure(compiled: Callable[..., Any], params: Any, windows: np.ndarray, seed: int = 0) -> dict[str, float]:
+def measure(
+    compiled: Callable[..., Any], params: Any, windows: np.ndarray | corpora.Examples, seed: int = 0
+) -> dict[str, float]:
     """Means over all `windows` of the metrics that `compiled(params, batch, key)` gives."""
+    examples = corpora.named(windows)
     sums: dict[str, np.ndarray] = {}  # of each metric: its sum, and of how many
-    for at in range(0, len(windows), EVALUATION_BATCH):
-        part = windows[at : at + EVALUATION_BATCH]
+    for at in range(0, corpora.count_of(examples), EVALUATION_BATCH):
+        part = corpora.take(examples, slice(at, at + EVALUATION_BATCH))
+        batch, size = {name: jnp.asarray(rows) for name, rows in part.items()}, len(part["x"])
         key = jax.random.fold_in(jax.random.key(seed), at)
-        for name, value in compiled(params, {"x": jnp.asarray(part)}, key).items():
+        for name, value in compiled(params, batch, key).items():
             value = np.asarray(value, np.float64)
-            counted = value if value.ndim else np.array([value * len(part), len(part)])
+            counted = value if value.ndim else np.array([value * size, size])
             sums[name] = sums.get(name, np.zeros(2)) + counted
     return {name: float(total / max(count, 1)) for name, (total, count) in sums.items()}
 
@@ -175,7 +182,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     freeze = () if adapters is not None else tuple(tuning.get("freeze") or settings.get("keep", ()))
     state = training.TrainState.create(params, tx, jax.random.key(seed), freeze=freeze, adapters=adapters)
     step = training.make_train_step(graph, _rounding(architecture.loss, settings.get("precision", "float32")), tx)
-    valid = corpus.valid if len(corpus.valid) else corpus.train
+    valid = corpus.valid if corpora.count_of(corpora.named(corpus.valid)) else corpus.train
     compiled = _compile_evaluation(architecture.evaluate, graph)
     chosen = _draw(valid, settings.get("validation_windows", VALIDATION_WINDOWS), seed)
     monitor, mode = architecture.monitor
@@ -199,7 +206,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     return load(out)
 
 
-def _tell(corpus: corpora.Corpus, data: Path_, path: Path, verbose: bool) -> None:
+def _tell(corpus: corpora.Corpus | corpora.Labelled, data: Path_, path: Path, verbose: bool) -> None:
     """What the folder held; the files that can't be used go to `path` with the reason, a line each."""
     if corpus.skipped:
         path.write_text("".join(f"{name}: {reason}\n" for name, reason in corpus.skipped), encoding="utf-8")
@@ -222,7 +229,9 @@ def keep(module: nnx.Module, found: Found, patterns: Sequence[str]) -> nnx.Modul
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
-def _batches(windows: np.ndarray, found: Found, recipe: Mapping[str, Any], start: int) -> Iterator[dict[str, Any]]:
+def _batches(
+    windows: np.ndarray | corpora.Examples, found: Found, recipe: Mapping[str, Any], start: int
+) -> Iterator[dict[str, Any]]:
     """Batches from step `start` on, transposed by the recipe's range of semitones."""
     lowest, highest = recipe["data"].get("transpose", (0, 0))
 
@@ -268,12 +277,15 @@ def _data_table(found: Found) -> dict[str, Any]:
     return dict(_recipe(found)["data"]) if found.card is not None and found.card.recipe else {}
 
 
-def _corpus(data: Path_, found: Found, table: Mapping[str, Any]) -> corpora.Corpus:
-    """The corpus of a folder by a recipe's [data] table.
+def _corpus(data: Path_, found: Found, table: Mapping[str, Any]) -> corpora.Corpus | corpora.Labelled:
+    """The corpus of a folder by a recipe's [data] table; for a model that learns from labelled sound, that.
 
     The table's `patterns` name data sets and its `codec` says what to take of their pieces. A folder that holds none of
     them is someone's own music: all of it is taken, as the model takes a single file.
     """
+    if found.architecture.data != "notes":
+        codec: Any = found.codec
+        return corpora.load_labelled(Path(data), codec, found.architecture.data, found.config.window)
     options = {key: value for key, value in table.items() if key not in ("codec", "patterns", "samples", "transpose")}
     patterns = table.get("patterns", ("*",))
     if patterns == ("*",) or not corpora.find(Path(data), patterns):
@@ -282,8 +294,10 @@ def _corpus(data: Path_, found: Found, table: Mapping[str, Any]) -> corpora.Corp
     return corpora.load_corpus(Path(data), codec, patterns=patterns, **options)
 
 
-def _draw(windows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+def _draw(windows: np.ndarray | corpora.Examples, limit: int | None, seed: int) -> corpora.Examples:
     """At most `limit` of the windows, the same ones for the same seed."""
-    if limit is None or len(windows) <= limit:
-        return windows
-    return windows[np.random.default_rng(seed).permutation(len(windows))[:limit]]
+    examples = corpora.named(windows)
+    size = corpora.count_of(examples)
+    if limit is None or size <= limit:
+        return examples
+    return corpora.take(examples, np.random.default_rng(seed).permutation(size)[:limit])
