@@ -8,6 +8,7 @@ music.py      generate, interpolate, encode, decode, reconstruct, render
 sequences.py  continue, score
 listening.py  chords, analyze
 tags.py       tag
+pitch.py      pitch
 learning.py   train, finetune, evaluate, bench, convert
 
 Exit codes: 0 done, 1 an error the user can mend (one line on stderr), 2 a command that can't be understood,

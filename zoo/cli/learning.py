@@ -120,7 +120,7 @@ def train(args: argparse.Namespace) -> None:
     """`zoo train`."""
     options = {"steps": args.steps, "batch_size": args.batch_size, "seed": args.seed, "verbose": args.verbose}
     zoo.train(args.model, args.data, args.out, **options)
-    _say_trained(args.out)
+    _say_trained(args.out, args.model)
 
 
 def finetune(args: argparse.Namespace) -> None:
@@ -137,12 +137,16 @@ def finetune(args: argparse.Namespace) -> None:
         seed=args.seed,
         verbose=args.verbose,
     )
-    _say_trained(args.out)
+    _say_trained(args.out, args.model)
 
 
-def _say_trained(out: str) -> None:
+def _say_trained(out: str, model: str) -> None:
     print(f"trained: {Path(out, 'best.safetensors')} has the best weights, {Path(out, 'curve.png')} the curve")
-    print(f"hear it: zoo generate {out}")
+    from zoo.tasks.model import find
+
+    verbs = {"pitch": f"zoo pitch FILE --model {out}", "latent": f"zoo generate {out}"}
+    if verb := verbs.get(find(model).architecture.task):
+        print(f"use it: {verb}")
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -57,7 +57,7 @@ def read(source: AudioSource, rate: int) -> Samples:
 def blocks(source: AudioSource, rate: int, seconds: float = _BLOCK_SECONDS) -> Iterator[Samples]:
     """The samples of `read`, to the bit, in pieces of about `seconds`: memory does not grow with the file.
 
-    Of a stream each piece is handed on as soon as it comes, less what the resampler's filter holds back (some 5 ms).
+    Of a stream each piece is handed on as soon as it comes, less what the resampler's filter holds back (some 30 ms).
     """
     import soxr
 
@@ -106,6 +106,16 @@ def _cut(samples: Samples, width: int, hop: int, skip: int) -> tuple[Samples, Sa
     found = np.lib.stride_tricks.sliding_window_view(samples, width)[::hop]
     after = hop * len(found)
     return found, samples[after:], max(0, after - len(samples))
+
+
+def duration(path: Path) -> float | None:
+    """Seconds of sound in a file by its own account, as progress needs it; None where it can't be told."""
+    import soundfile
+
+    try:
+        return float(soundfile.info(path).duration)
+    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        return None
 
 
 def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -160,10 +170,17 @@ def _opened(source: AudioSource) -> Iterator[tuple[str, int, Any]]:
         with soundfile.SoundFile(path) as file:
             if not file.frames:
                 raise InputError(f"{path}: has no samples; record or export it again")
-            yield str(path), file.samplerate, lambda n: file.blocks(n, dtype="float32", always_2d=True)
+            yield str(path), file.samplerate, lambda n: _pieces(file, n)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
+        reason = "it is empty or cut off" if reason.startswith("File does not exist") else reason  # it does
         raise InputError(f"{path}: can't be read as audio ({reason}); use WAV, FLAC, OGG or MP3") from error
+
+
+def _pieces(file: Any, frames: int) -> Iterator[Samples]:
+    """All that an open file gives, [n, channels]; soundfile's own `blocks` repeats old samples where one is cut off."""
+    while len(piece := file.read(frames, dtype="float32", always_2d=True)):
+        yield piece
 
 
 def _floats(samples: npt.ArrayLike) -> Samples:

@@ -147,9 +147,9 @@ class Pitch(Model):
     def stream(self, chunks: Iterable[npt.NDArray[Any]], rate: int, **options: Unpack[Options]) -> Iterator[Track]:
         """The track of a stream of samples [n] or [n, channels], piece by piece; together the track of the whole.
 
-        A frame needs sound until half a window after its time (32 ms for CREPE). With a decoder that looks at one frame
-        at a time it then comes with the chunk that completes it; "viterbi" waits until all paths agree on it, which
-        depends on the sound: often a few tenths of a second, longer where no pitch stands out.
+        A frame needs sound until half a window after its time (32 ms for CREPE, and 30 more if it is resampled). With a
+        decoder that looks at one frame at a time it comes with the chunk that completes it; "viterbi" waits until all
+        paths agree on it, which depends on the sound: often a few tenths of a second, longer where no pitch stands out.
         """
         reading = _Reading(self, (chunks, rate), **options)
         for frames in reading.frames():
