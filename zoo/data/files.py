@@ -40,7 +40,8 @@ def find(folder: Path, patterns: Sequence[str] = ("*",), suffixes: frozenset[str
     """The files of notes in a folder or archive and in the archives in it, at any depth, sorted; none that are hidden.
 
     Args:
-      patterns: shell patterns for the names; those that begin with "!" exclude: ["*", "!chords/*"].
+      patterns: shell patterns for the names; those that begin with "!" exclude: ["*", "!chords/*"]. The piano rolls of
+        the JSB chorales, the same pieces once more, are chosen only by a pattern that ends in ".json".
       suffixes: of the files, those of notes unless given.
 
     Raises:
@@ -96,6 +97,8 @@ def _walk(folder: Path, suffixes: frozenset[str]) -> Iterator[File]:
 
 def _chosen(name: str, patterns: Sequence[str]) -> bool:
     chosen = False
+    if jsb.is_roll(name):
+        patterns = [pattern for pattern in patterns if pattern.endswith(".json")]
     for pattern in patterns:
         if fnmatchcase(name, pattern.removeprefix("!")):
             chosen = not pattern.startswith("!")

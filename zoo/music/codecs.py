@@ -16,6 +16,7 @@ from zoo.music.groove import GrooveCodec
 from zoo.music.harmonic_cqt import HarmonicCqtCodec
 from zoo.music.melody import MelodyCodec
 from zoo.music.performance import PerformanceCodec
+from zoo.music.pianoroll import PianorollCodec
 from zoo.music.score import Score
 from zoo.music.serial import SerialCodec
 from zoo.music.trio import TrioCodec
@@ -47,10 +48,10 @@ class Codec(Protocol):
 
     Attributes:
       name: as `get_codec` takes it.
-      kind: "categorical" (one token a step), "multitrack" (a token a track and step), "groove" (real values), or
-        "sequence" (a `SequenceCodec`).
+      kind: "categorical" (one token a step), "multitrack" (a token a track and step), "groove" (real values),
+        "pianoroll" (0 or 1 a key and step), or "sequence" (a `SequenceCodec`).
       bars, steps, steps_per_quarter: length of a window and its grid; `steps` is T.
-      classes: number of tokens; a tuple, one number a track, for "multitrack"; numbers a step for "groove".
+      classes: number of tokens; a tuple, one number a track, for "multitrack"; numbers a step for the others.
     """
 
     name: str
@@ -92,6 +93,7 @@ _ALL = (
     ChoraleCodec,
     SerialCodec,
     PerformanceCodec,
+    PianorollCodec,
     AudioCodec,
     HarmonicCqtCodec,
 )
