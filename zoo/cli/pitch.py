@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zoo
-from zoo.cli.music import stems
+from zoo.cli.listening import add_recordings, listen, say
 from zoo.cli.parser import MODEL, add_json, add_verb, number
 from zoo.errors import InputError
 
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from zoo.music.audio import Samples
 
 DEFAULT = "crepe"
-SOUND = "WAV, FLAC, OGG or MP3 at any rate, or a folder of such"
-
-log = logging.getLogger("zoo")
 
 
 def add(verbs: Verbs) -> None:
@@ -36,9 +32,9 @@ def add(verbs: Verbs) -> None:
         """,
         "For each file a CSV of times, Hz and confidence, a picture, and the notes as MIDI.",
     )  # fmt: skip
-    parser.add_argument("files", nargs="+", metavar="FILE", help=SOUND)
-    parser.add_argument("--model", default=DEFAULT, help=f"{MODEL} (default: {DEFAULT})")
-    parser.add_argument("--out", metavar="DIR", help="the folder to write into (default: out)")
+    add_recordings(parser)
+    parser.add_argument("--model", default=DEFAULT, metavar="MODEL", help=f"{MODEL} (default: {DEFAULT})")
+    parser.add_argument("--out", metavar="DIR", help="the folder to write into (default: out; none with --json)")
     help_ = "seconds from one frame to the next (default: 0.01)"
     parser.add_argument("--hop", type=number(0, above=True), default=0.01, metavar="S", help=help_)
     help_ = "average, weighted, argmax or viterbi (default: average)"
@@ -52,56 +48,47 @@ def add(verbs: Verbs) -> None:
 
 
 def pitch(args: argparse.Namespace) -> None:
-    """`zoo pitch`. A file that can't be used is said so, the others are done, and the exit code is 1."""
-    from zoo.music import audio
+    """`zoo pitch`."""
     from zoo.music.io import write_midi
 
-    files = audio.find(args.files)
     model: Any = zoo.load(args.model)
     if model.architecture.task != "pitch":
         raise InputError(
             f"{args.model}: a model for {model.architecture.task}, not for pitch; see `zoo list --task pitch`"
         )
     options = {"hop": args.hop, "decoder": args.decoder, "fmin": args.fmin, "fmax": args.fmax}
-    out = Path(args.out or "out")
-    told, refused = [], []
-    for file, samples, stem in _watched(files, model.codec.sample_rate):
-        try:
-            track = model.track((samples, model.codec.sample_rate), **options)
-        except InputError as error:
-            refused.append(str(error))
-            continue
+    rate = model.codec.sample_rate
+
+    def tell(path: Path, stem: str) -> Any:
+        with watched(path, rate) as samples:
+            track = model.track((samples, rate), **options)
         score = track.to_score(args.threshold)
-        if args.json:
-            told.append({"file": str(file)} | json.loads(track.to_json()))
         if args.out or not args.json:
-            track.to_csv(out / f"{stem}.csv")
-            track.plot(out / f"{stem}.png", file.name, args.threshold)
-            write_midi(score, out / f"{stem}.mid")
-        if not args.json:
+            base = Path(args.out or "out") / stem
+            track.to_csv(f"{base}.csv")
+            track.plot(f"{base}.png", path.name, args.threshold)
+            write_midi(score, f"{base}.mid")
             voiced = float((track.confidence >= args.threshold).mean())
-            print(f"{out / stem}.csv, .png, .mid: {len(track)} frames, {voiced:.0%} with a pitch, {len(score)} notes")
-    if args.json:
-        print(json.dumps(told))
-    if refused:
-        for reason in refused[:-1]:
-            log.warning(reason)
-        raise InputError(refused[-1])
+            told = f"{len(track)} frames, {voiced:.0%} with a pitch, {len(score)} notes"
+            say(args, f"wrote {base}.csv, .png and .mid: {told}")
+        return track.table()
+
+    listen(args, tell)
 
 
-def _watched(files: list[Path], rate: int) -> Iterator[tuple[Path, Iterator[Samples], str]]:
-    """Each file, its samples, and the stem of what is made of it; a bar counts seconds of sound."""
+@contextmanager
+def watched(path: Path, rate: int) -> Iterator[Iterator[Samples]]:
+    """The samples of a file, block by block; a bar counts their seconds."""
     from tqdm import tqdm
 
     from zoo.music import audio
 
-    total = sum(filter(None, map(audio.duration, files)))
-    with tqdm(total=round(total), unit=" s of sound", delay=2, leave=False, disable=None, file=sys.stderr) as bar:
+    total = round(audio.duration(path) or 0)
+    with tqdm(total=total, unit=" s of sound", delay=2, leave=False, disable=None, file=sys.stderr) as bar:
 
-        def samples(file: Path) -> Iterator[Samples]:
-            for block in audio.blocks(file, rate, seconds=5.0):
+        def blocks() -> Iterator[Samples]:
+            for block in audio.blocks(path, rate, seconds=5.0):
                 yield block
                 bar.update(len(block) / rate)
 
-        for file, stem in zip(files, stems([str(file) for file in files]), strict=True):
-            yield file, samples(file), stem
+        yield blocks()

@@ -28,11 +28,13 @@ from zoo.music.audio import AudioSource, Samples
 from zoo.music.io import to_note_sequence
 from zoo.music.score import Score
 from zoo.show.files import write
-from zoo.tasks.model import Found, Model
+from zoo.tasks.model import Description, Found, Model
 
 if TYPE_CHECKING:
     from flax import nnx
     from note_seq import NoteSequence
+
+    from zoo.show.timeline import Lane
 
 BATCH = 128  # frames of one compiled call
 LIVE = 16  # the same for a stream, which can't wait for so many
@@ -76,23 +78,36 @@ class Track:
             write(path, text.getvalue().encode())
         return text.getvalue()
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """An object of the lists `times`, `hz` and `confidence`; also into a file."""
-        table = {
-            "source": self.source,
+    def table(self) -> dict[str, list[float]]:
+        """The lists `times`, `hz` and `confidence`, for JSON."""
+        return {
             "times": np.round(self.times, 4).tolist(),
             "hz": np.round(self.hz, 3).tolist(),
             "confidence": np.round(self.confidence.astype(np.float64), 4).tolist(),
         }
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The same and the source as JSON, also written to `path`."""
+        text = json.dumps({"source": self.source, **self.table()})
         if path is not None:
-            write(path, json.dumps(table).encode())
-        return json.dumps(table)
+            write(path, text.encode(errors="replace"))
+        return text
+
+    def lanes(self, threshold: float = 0.5) -> list[Lane]:
+        """What a time line shows: the pitch where it is sure, the notes, the confidence."""
+        from zoo.show.timeline import Curve, Heat, Notes
+
+        semitones = 69 + 12 * np.log2(np.maximum(self.hz, 1e-3) / 440.0)
+        pitch = np.where(self.confidence >= threshold, semitones, np.nan)
+        hop = float(self.times[1]) if len(self) > 1 else 0.01
+        sure = Heat("confidence", self.confidence[:, None], hop, [""])
+        return [Curve("pitch", self.times, pitch), Notes("notes", self.to_score(threshold)), sure]
 
     def plot(self, path: str | os.PathLike[str], title: str = "", threshold: float = 0.5) -> Path:
-        """Draws the contour over its notes, and the confidence, into a PNG."""
-        from zoo.show.contour import pitch_contour
+        """A PNG of the pitch, the notes and the confidence. Raises InputError if `path` can't be written."""
+        from zoo.show.timeline import draw
 
-        return pitch_contour(self.times, self.hz, self.confidence, self.to_score(threshold), path, title)
+        return draw(self.lanes(threshold), float(self.times[-1]), path, title)
 
 
 class Options(TypedDict, total=False):
@@ -143,6 +158,11 @@ class Pitch(Model):
                     break
         self._pass(waiting, least=1)
         yield from (reading.track() for reading in readings)
+
+    def describe(self, source: AudioSource) -> Description:
+        """For `zoo.analyze`."""
+        track = self.track(source)
+        return Description({"pitch": track.table()}, track.lanes())
 
     def stream(self, chunks: Iterable[npt.NDArray[Any]], rate: int, **options: Unpack[Options]) -> Iterator[Track]:
         """The track of a stream of samples [n] or [n, channels], piece by piece; together the track of the whole.
