@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.models.architecture import Architecture
-from zoo.nn.conv2d import Conv2d, harmonic_conv
+from zoo.nn.conv2d import Bands, Conv2d, harmonic_conv, make_bands, prefers_bands
 from zoo.nn.cqt import octave_cqt
 
 FLOOR = 1e-10  # added to power before its logarithm: −100 dB
@@ -76,6 +76,11 @@ class Config:
         return self.samples // self.hop + 1
 
     @property
+    def seconds(self) -> float:
+        """Of sound that a window adds to those before it."""
+        return (self.samples - self.overlap * self.hop) / self.sample_rate
+
+    @property
     def lowest(self) -> int:
         """The MIDI pitch of the lowest bin."""
         return round(69 + 12 * math.log2(self.fmin / 440.0))
@@ -124,9 +129,15 @@ class HarmonicConv(Conv2d):
         super().__init__(size, len(config.harmonics), outputs, stride=stride, rngs=rngs)
         self.shifts, self.count = config.shifts, config.contours
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`x` [B, T, K]."""
-        return harmonic_conv(x, self.kernel[...], self.shifts, self.count, self.stride) + self.bias[...]
+    def __call__(self, x: jax.Array, bands: Bands | None = None) -> jax.Array:
+        """`x` [B, T, K]; `bands` as from `prepared`."""
+        return harmonic_conv(x, self.kernel[...], self.shifts, self.count, self.stride, bands) + self.bias[...]
+
+    def prepared(self, bins: int) -> Bands:
+        """The matrices that act on a transform of so many bins in place of the kernel; none where it is as fast."""
+        if not prefers_bands(self.kernel.shape, self.stride):
+            return []
+        return make_bands(self.kernel[...], self.shifts, self.count, bins)
 
 
 class BasicPitch(nnx.Module):
@@ -145,9 +156,13 @@ class BasicPitch(nnx.Module):
         self.onset_hidden = HarmonicConv(config, (5, 5), config.onset_filters, stride=third, rngs=rngs)
         self.onset = Conv2d((3, 3), 1 + config.onset_filters, 1, rngs=rngs)
 
-    def logits(self, audio: jax.Array) -> Posteriorgrams:
-        """From sound [B, N] to what the sigmoid makes probabilities of."""
-        return self.heads(self.features(audio))
+    def logits(self, audio: jax.Array, prepared: Bands | None = None) -> Posteriorgrams:
+        """From sound [B, N] to what the sigmoid makes probabilities of; `prepared` as from the method of that name."""
+        return self.heads(self.features(audio), prepared)
+
+    def prepared(self) -> Bands:
+        """What can be worked out before there is any sound."""
+        return self.contour_hidden.prepared(self.config.bins)
 
     def features(self, audio: jax.Array) -> jax.Array:
         """The transform of windows [B, N] as the convolutions see it: [B, T, K]."""
@@ -156,9 +171,9 @@ class BasicPitch(nnx.Module):
         cqt = octave_cqt(audio, c.sample_rate, c.hop, c.fmin, c.bins, per_octave)  # [B, T, K]
         return self.scale[...] * normalised_log(cqt) + self.shift[...]
 
-    def heads(self, features: jax.Array) -> Posteriorgrams:
+    def heads(self, features: jax.Array, prepared: Bands | None = None) -> Posteriorgrams:
         """The convolutions: `features` [B, T, K] → logits."""
-        contour = self.contour(jax.nn.relu(self.contour_hidden(features)))  # [B, T, F, 1]
+        contour = self.contour(jax.nn.relu(self.contour_hidden(features, prepared)))  # [B, T, F, 1]
         note = self.note(jax.nn.relu(self.note_hidden(jax.nn.sigmoid(contour))))  # [B, T, P, 1]
         onset = jax.nn.relu(self.onset_hidden(features))  # [B, T, P, O]
         onset = self.onset(jnp.concatenate([jax.nn.sigmoid(note), onset], axis=-1))  # [B, T, P, 1]
@@ -216,9 +231,9 @@ def evaluate(model: BasicPitch, batch: dict[str, jax.Array], key: jax.Array) -> 
 # --- inference --------------------------------------------------------------------------------------------------------
 
 
-def posteriorgrams(model: BasicPitch, audio: jax.Array) -> Posteriorgrams:
+def posteriorgrams(model: BasicPitch, audio: jax.Array, prepared: Bands | None = None) -> Posteriorgrams:
     """Windows of sound, float32 [B, N] → probabilities."""
-    return Posteriorgrams(*map(jax.nn.sigmoid, model.logits(audio)))
+    return Posteriorgrams(*map(jax.nn.sigmoid, model.logits(audio, prepared)))
 
 
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -239,7 +254,8 @@ ARCHITECTURE = Architecture(
     monitor=("loss", "min"),
     settle=lambda model: model,
     example=example,
-    kernels={"posteriorgrams": lambda model, batch, key: posteriorgrams(model, batch["audio"])},
+    kernels={"posteriorgrams": lambda model, batch, key: posteriorgrams(model, batch["audio"], batch.get("prepared"))},
+    prepare=lambda model: model.prepared(),
     task="transcription",
     tiny={"basic-pitch": Config.tiny()},
 )

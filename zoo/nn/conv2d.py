@@ -16,12 +16,16 @@ Both are exact up to the order of sums. On other devices all is `lax.conv_genera
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from zoo.nn.precision import dot, rounded
+
+Bands = list[jax.Array]
 
 BLOCK = 44  # bins that one band matrix of a block gives; 24 to 88 are as fast
 LONG = 24  # taps in frequency from which on a kernel is long
@@ -55,14 +59,28 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, (1, stride), "SAME", dimension_numbers=layout)
 
 
-def harmonic_conv(x: jax.Array, kernel: jax.Array, shifts: Sequence[int], count: int, stride: int = 1) -> jax.Array:
+def harmonic_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    shifts: Sequence[int],
+    count: int,
+    stride: int = 1,
+    bands: Bands | None = None,
+) -> jax.Array:
     """`conv2d` over a harmonic stack of the spectrum `x` [B, T, K], a kernel [time, frequency, H, O] → [B, T, F, O].
 
-    On a CPU a long kernel acts on the spectrum itself: the stack's channels are one and the same, moved.
+    On a CPU a long kernel acts on the spectrum itself: the stack's channels are one and the same, moved. `bands` are
+    then its matrices, if they are at hand.
     """
-    if jax.default_backend() == "cpu" and stride == 1 and kernel.shape[1] >= LONG:
-        return banded(x, kernel, shifts, count)
+    if bands or prefers_bands(kernel.shape, stride):
+        bands = bands or make_bands(kernel, shifts, count, x.shape[-1])
+        return banded(x, kernel.shape, bands, shifts, count)
     return conv2d(stack_harmonics(x, shifts, count), kernel, stride)
+
+
+def prefers_bands(shape: tuple[int, ...], stride: int) -> bool:
+    """Whether a harmonic convolution with a kernel of this shape is to be a product with band matrices."""
+    return jax.default_backend() == "cpu" and stride == 1 and shape[1] >= LONG
 
 
 def stack_harmonics(x: jax.Array, shifts: Sequence[int], count: int) -> jax.Array:
@@ -75,21 +93,38 @@ def stack_harmonics(x: jax.Array, shifts: Sequence[int], count: int) -> jax.Arra
     return jnp.stack([x[..., below + shift : below + shift + count] for shift in shifts], axis=-1)
 
 
-def banded(x: jax.Array, kernel: jax.Array, shifts: Sequence[int], count: int) -> jax.Array:
-    """`harmonic_conv` without the stack: `x` [B, T, K], kernel [time, frequency, H, O] → [B, T, F, O]."""
-    times, taps, _, outputs = kernel.shape
+def make_bands(kernel: jax.Array, shifts: Sequence[int], count: int, bins: int) -> Bands:
+    """The band matrices of a kernel [time, frequency, H, O] over a stack of `count` out of `bins` bins, block by block.
+
+    Each is [time, seen, given, O]: what it makes of the bins it sees in those it gives.
+    """
+    taps = kernel.shape[1]
+    matrices = []
+    for given, seen in _blocks(taps, shifts, count, bins):
+        bands = [_band(kernel[:, :, h], shift, seen, given, count) for h, shift in enumerate(shifts)]
+        matrices.append(functools.reduce(jnp.add, bands))
+    return matrices
+
+
+def banded(x: jax.Array, kernel_shape: tuple[int, ...], bands: Bands, shifts: Sequence[int], count: int) -> jax.Array:
+    """`harmonic_conv` without the stack, by the matrices of `make_bands`: `x` [B, T, K] → [B, T, F, O]."""
+    times, taps, _, outputs = kernel_shape
     frames, bins = x.shape[1:]
-    low, high = min(shifts) - (taps - 1) // 2, max(shifts) + taps // 2
     x = jnp.pad(x, ((0, 0), ((times - 1) // 2, times // 2), (0, 0)))
     found = []
+    for (given, seen), matrix in zip(_blocks(taps, shifts, count, bins), bands, strict=True):
+        rows = jnp.concatenate([x[:, t : t + frames, seen[0] : seen[-1] + 1] for t in range(times)], axis=-1)
+        product = dot(rows, rounded(matrix.reshape(rows.shape[-1], -1)))
+        found.append(product.reshape(-1, frames, len(given), outputs))
+    return jnp.concatenate(found, axis=2)
+
+
+def _blocks(taps: int, shifts: Sequence[int], count: int, bins: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The bins that each matrix gives, and those of the spectrum that it sees."""
+    low, high = min(shifts) - (taps - 1) // 2, max(shifts) + taps // 2
     for first in range(0, count, BLOCK):
         given = np.arange(first, min(first + BLOCK, count))
-        seen = np.arange(max(0, first + low), min(bins, given[-1] + 1 + high))
-        bands = [_band(kernel[:, :, h], shift, seen, given, count) for h, shift in enumerate(shifts)]
-        matrix = functools.reduce(jnp.add, bands).reshape(times * len(seen), -1)
-        rows = jnp.concatenate([x[:, t : t + frames, seen[0] : seen[-1] + 1] for t in range(times)], axis=-1)
-        found.append((rows @ matrix).reshape(-1, frames, len(given), outputs))
-    return jnp.concatenate(found, axis=2)
+        yield given, np.arange(max(0, first + low), min(bins, given[-1] + 1 + high))
 
 
 def _band(kernel: jax.Array, shift: int, seen: np.ndarray, given: np.ndarray, count: int) -> jax.Array:
@@ -108,7 +143,8 @@ def tap_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A convolution of one output channel: [B, T, F, I] → [B, T, F, 1]."""
     times, taps, inputs, _ = kernel.shape
     frames, bins = x.shape[1:3]
-    products = x @ jnp.moveaxis(kernel[..., 0], 2, 0).reshape(inputs, -1)  # [B, T, F, time · frequency]
+    taps_of_channels = jnp.moveaxis(kernel[..., 0], 2, 0).reshape(inputs, -1)
+    products = dot(x, rounded(taps_of_channels))  # [B, T, F, time · frequency]
     around = [((size - 1) // 2, size // 2) for size in (times, taps)]
     products = jnp.pad(products, ((0, 0), *around, (0, 0)))
     shifts = ((t, f) for t in range(times) for f in range(taps))

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -78,13 +78,14 @@ class Transcription(Model):
 
     def __init__(self, module: nnx.Module, found: Found) -> None:
         super().__init__(module, found)
-        kernel = self.architecture.kernels["posteriorgrams"]
+        kernel, prepare = self.architecture.kernels["posteriorgrams"], self.architecture.prepare
+        inputs = {} if prepare is None else {"prepared": self.jit(prepare)()}
 
-        def windows(model: nnx.Module, x: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            found = in_chunks(lambda x: kernel(model, {"audio": x}, jax.random.key(0)), x, count, CHUNK)
-            return found.note, found.onset, found.contour
+        def program(model: nnx.Module, x: jax.Array, count: jax.Array, inputs: Any) -> Any:
+            return in_chunks(lambda x: kernel(model, {"audio": x, **inputs}, jax.random.key(0)), x, count, CHUNK)
 
-        self._compiled = self.jit(windows)
+        compiled = self.jit(program)
+        self._posteriors = lambda x, count: compiled(jnp.asarray(x), np.int32(count), inputs)
 
     def transcribe(self, source: AudioSource, **options: Unpack[Options]) -> NoteSequence:
         """The notes of a whole source. Raises InputError if it can't be read, or for an option that makes no sense."""
@@ -184,10 +185,13 @@ class Transcription(Model):
         for row, (window, _) in zip(x, batch, strict=False):
             row[:] = window
         trim = self.config.overlap // 2
-        found = map(np.asarray, self._compiled(jnp.asarray(x), np.int32(len(batch))))
-        return Posteriorgrams(
-            *(np.concatenate([part[i, trim : trim + kept] for i, (_, kept) in enumerate(batch)]) for part in found)
-        )
+        found = self._posteriors(x, len(batch))
+
+        def joined(name: str) -> npt.NDArray[np.float32]:
+            part = np.asarray(getattr(found, name))
+            return np.concatenate([part[i, trim : trim + kept] for i, (_, kept) in enumerate(batch)])
+
+        return Posteriorgrams(*map(joined, Posteriorgrams._fields))
 
 
 Task = Transcription
