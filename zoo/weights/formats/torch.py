@@ -102,6 +102,7 @@ _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch", "Size"): tuple,
     ("torch", "device"): lambda *parts: parts,
     ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): lambda *_: {},
     ("copyreg", "_reconstructor"): _reconstructor,
     ("builtins", "set"): set,
 }
