@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import soundfile
 from flax import nnx
 
+from zoo.cli import main
 from zoo.errors import InputError
 from zoo.models.basic_pitch import ARCHITECTURE, BasicPitch, Config
 from zoo.music import io as music
@@ -271,3 +274,63 @@ def test_evaluate(tiny: Transcription, tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("onset offset\n")
     with pytest.raises(InputError, match=r"a\.tsv"):
         transcription.evaluate(tiny, tmp_path)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+CARD = """
+id = "basic-pitch/tiny"
+summary = "Random weights, for tests."
+task = "transcription"
+parameters = {parameters}
+intended_use = "Tests."
+limits = "It has learnt nothing."
+[config]
+{config}
+[codec]
+name = "audio"
+options = {{sample_rate = 22050}}
+[licences]
+code = {{name = "Apache-2.0", stated_at = "LICENSE"}}
+weights = {{name = "Apache-2.0", stated_at = "LICENSE"}}
+[citation]
+bibtex = "@inproceedings{{tiny}}"
+paper = "https://arxiv.org/abs/2203.09893"
+[[sources]]
+kind = "bundled"
+file = "weights.safetensors"
+"""
+
+
+@pytest.fixture
+def tiny_card(tiny: Transcription, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tiny transcriber as a model that the zoo knows during the test."""
+    folder = tmp_path / "cards" / "basic-pitch" / "tiny"
+    folder.mkdir(parents=True)
+    tiny.save(folder / "weights.safetensors")
+    table = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(tiny.config).items()}
+    config = "\n".join(f"{name} = {value}" for name, value in table.items())
+    (folder / "card.toml").write_text(CARD.format(parameters=tiny.parameters, config=config))
+    monkeypatch.setenv("ZOO_CARDS", str(tmp_path / "cards"))
+    return "basic-pitch/tiny"
+
+
+def test_command(tiny_card: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two recordings of which one is broken: the other is written down, and the command fails."""
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    soundfile.write(sounds / "a.wav", noise(0.4), 22050)
+    (sounds / "b.wav").write_text("not a sound")
+    out = tmp_path / "out"
+    command = ["transcribe", "--model", tiny_card, "--out", str(out), "--frame", "0.01", "--onset", "0.01"]
+    assert main([*command, str(sounds), "--json", "--posteriorgrams", "--shortest", "0.02"]) == 1
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)[str(sounds / "a.wav")]
+    assert "b.wav" in printed.err
+    notes = pretty_midi.PrettyMIDI(str(out / "a.mid")).instruments[0].notes
+    assert len(notes) == len(told["notes"]) > 0
+    assert (out / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*command, str(sounds / "a.wav"), "--onset", "1.5"]) == 1
+    assert capsys.readouterr().err.startswith("zoo: error: onset_threshold=1.5")
+    assert main(["transcribe", str(sounds / "a.wav"), "--model", "music-vae/mel-2bar"]) == 1
+    assert "not for transcription" in capsys.readouterr().err

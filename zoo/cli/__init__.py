@@ -6,7 +6,7 @@ catalogue.py  list, info, cite
 doctor.py     doctor
 music.py      generate, interpolate, encode, decode, reconstruct, render
 sequences.py  continue, score
-listening.py  chords, analyze
+listening.py  transcribe, chords, analyze
 tags.py       tag
 pitch.py      pitch
 learning.py   train, finetune, evaluate, bench, convert

@@ -1,4 +1,4 @@
-"""`zoo chords`, `analyze`: recordings in, what is heard in them out."""
+"""`zoo transcribe`, `chords`, `analyze`: recordings in, what is heard in them out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zoo
 from zoo.cli.music import add_folder, stems
-from zoo.cli.parser import add_json, add_verb
+from zoo.cli.parser import add_json, add_verb, number
 from zoo.cli.text import print_json
 from zoo.errors import InputError, ZooError
 
@@ -22,6 +22,29 @@ SOUND = "WAV, FLAC, OGG or MP3, or a folder of them"
 
 def add(verbs: Verbs) -> None:
     """Adds the verbs of this file."""
+    parser = add_verb(
+        verbs, "transcribe", transcribe, "Write down the notes of recordings: MIDI with pitch bends.",
+        """
+        zoo transcribe song.mp3
+        zoo transcribe album/ --out notes --separate
+        zoo transcribe solo.wav --onset 0.3 --posteriorgrams --json
+        """,
+        "Writes a .mid and a .png file for each.",
+    )  # fmt: skip
+    add_recordings(parser)
+    parser.add_argument("--model", default="basic-pitch", metavar="MODEL", help="which model (default: basic-pitch)")
+    help_ = "how sure a note's beginning must be, 0 to 1; less gives more notes (default: 0.5)"
+    parser.add_argument("--onset", type=number(0, above=True), default=0.5, metavar="P", help=help_)
+    help_ = "how sure that it still sounds; less gives longer notes (default: 0.3)"
+    parser.add_argument("--frame", type=number(0, above=True), default=0.3, metavar="P", help=help_)
+    help_ = "seconds of the shortest note (default: 0.1277)"
+    parser.add_argument("--shortest", type=number(0), default=0.1277, metavar="S", help=help_)
+    help_ = "a part for each pitch: notes that sound together keep their bends"
+    parser.add_argument("--separate", action="store_true", help=help_)
+    parser.add_argument("--posteriorgrams", action="store_true", help="draw what the network heard below the notes")
+    add_folder(parser)
+    add_json(parser)
+
     parser = add_verb(
         verbs, "chords", chords, "Recognise the chords of recordings.",
         """
@@ -56,11 +79,38 @@ def add_recordings(parser: Parser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help=SOUND)
 
 
+def load(name: str, task: str) -> Any:
+    """The model of a verb. Raises InputError if it is of a kind that can't do its task."""
+    model = zoo.load(name)
+    if model.architecture.task != task:
+        raise InputError(f"{name}: a model for {model.architecture.task}, not for {task}; see `zoo list`")
+    return model
+
+
+def transcribe(args: argparse.Namespace) -> None:
+    """`zoo transcribe`."""
+    from zoo.music.io import write_midi
+    from zoo.show.timeline import draw
+
+    model = load(args.model, "transcription")
+    options = {"onset_threshold": args.onset, "frame_threshold": args.frame, "shortest": args.shortest}
+
+    def tell(path: Path, stem: str) -> Any:
+        heard = model.posteriorgrams(path)
+        score = model.decode(heard, source=str(path), separate=args.separate, **options)
+        midi, picture = Path(args.out) / f"{stem}.mid", Path(args.out) / f"{stem}.png"
+        write_midi(score, midi)
+        lanes = model.lanes(score, heard if args.posteriorgrams else None)
+        draw(lanes, model.seconds(heard), picture, path.name)
+        say(args, f"wrote {midi} and {picture.name}: {len(score)} notes")
+        return {"midi": midi, "png": picture, "notes": model.table(score)}
+
+    listen(args, tell)
+
+
 def chords(args: argparse.Namespace) -> None:
     """`zoo chords`."""
-    model: Any = zoo.load(args.model)
-    if model.architecture.task != "chords":
-        raise InputError(f"{args.model}: a model for {model.architecture.task}, not for chords; see `zoo list`")
+    model = load(args.model, "chords")
 
     def tell(path: Path, stem: str) -> Any:
         found = model.chords(path)

@@ -41,7 +41,7 @@ class Spans:
 
 @dataclass(frozen=True)
 class Heat:
-    """How strong each of several rows is: `values` [T, rows] from 0 to 1, `names` from the lowest row up."""
+    """How strong each of several rows is: `values` [T, rows] from 0 to 1, `names` from the lowest row up, some ""."""
 
     title: str
     values: npt.NDArray[np.floating]
@@ -190,7 +190,9 @@ def _heat(axes: Axes, lane: Heat, left: float, right: float) -> None:
         axes.imshow(picture, aspect="auto", origin="lower", extent=extent, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlim(left, right)
     axes.set_ylim(-0.5, rows - 0.5)
-    axes.set_yticks(range(rows), [printable(name) for name in lane.names], fontsize=min(7, 70 / rows), color=FAINT)
+    named = [row for row, name in enumerate(lane.names) if name]
+    names = [printable(lane.names[row]) for row in named]
+    axes.set_yticks(named, names, fontsize=min(7, 70 / max(1, len(named))), color=FAINT)
 
 
 def _keys(axes: Axes, low: int, high: int, left: float, right: float) -> None:

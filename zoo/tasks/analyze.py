@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from zoo.show.sampler import Sound
     from zoo.show.timeline import Lane
 
-MODELS = ("chord-crema", "musicnn")
+MODELS = ("chord-crema", "basic-pitch", "musicnn")
 RATE = 44100  # Hz, of the sound on the page
 LONGEST = 20 * 60  # seconds of sound that a page may hold
 

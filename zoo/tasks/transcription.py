@@ -27,7 +27,9 @@ from zoo.music.audio import AudioSource, Samples
 from zoo.music.io import to_note_sequence
 from zoo.music.score import Score
 from zoo.nn.chunks import in_chunks
-from zoo.tasks.model import Found, Model
+from zoo.show.layout import pitch_name
+from zoo.show.timeline import Heat, Lane, Notes
+from zoo.tasks.model import Description, Found, Model
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -157,6 +159,33 @@ class Transcription(Model):
             qpm=qpm,
             source=source,
         )
+
+    def describe(self, source: AudioSource) -> Description:
+        """For `zoo.analyze`."""
+        score = self.score(source)
+        return Description({"notes": self.table(score)}, self.lanes(score))
+
+    def table(self, score: Score) -> list[dict[str, float]]:
+        """The notes as rows for JSON: start and end in seconds, MIDI pitch, velocity."""
+        start, end = score.seconds_at(score.start).round(4).tolist(), score.seconds_at(score.end).round(4).tolist()
+        rows = zip(start, end, score.pitch.tolist(), score.velocity.tolist(), strict=True)
+        return [dict(zip(("start", "end", "pitch", "velocity"), row, strict=True)) for row in rows]
+
+    def lanes(self, score: Score, heard: Posteriorgrams | None = None) -> list[Lane]:
+        """The notes to be drawn on a time line, and below them what the network heard, if it is given."""
+        if heard is None:
+            return [Notes("notes", score)]
+        config = self.config
+        pitches = config.lowest + np.arange(config.pitches)
+        names = [pitch_name(pitch) if pitch % 12 == 0 else "" for pitch in pitches.tolist()]
+        bins = [name * (i == 0) for name in names for i in range(config.bins_per_semitone)]
+        every = self.seconds(heard) / max(1, len(heard.note))
+        rows = zip(Posteriorgrams._fields, heard, (names, names, bins), strict=True)
+        return [Notes("notes", score), *(Heat(name, values, every, named) for name, values, named in rows)]
+
+    def seconds(self, heard: Posteriorgrams) -> float:
+        """How long the recording is, to a frame."""
+        return float(self.config.times(len(heard.note) + 1)[-1])
 
     def _windows(self, source: AudioSource) -> Iterator[tuple[Samples, int]]:
         """Windows of a source, [samples], zeros before its beginning and after its end, and how many frames to keep.
