@@ -18,6 +18,7 @@ from benchmarks import table
 from zoo import registry
 from zoo.errors import InputError
 from zoo.models import music_vae
+from zoo.nn.precision import rounded
 from zoo.nn.recurrent import LSTM
 from zoo.tasks import bench
 from zoo.tasks.model import dotted, fill
@@ -67,6 +68,20 @@ def test_measures_each_kernel_at_each_size_and_training_at_the_largest(rows: lis
         assert row["share_of_matmul"] < 1
         assert row["memory_mb"] > 0
     assert rows[0]["gflops_per_s"] * 1e9 * rows[0]["median_s"] == pytest.approx(2 * 5 * 3 * 3)
+
+
+def test_rounds_factors_on_request() -> None:
+    formats = []
+
+    def forward(model: Toy, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
+        formats.append(rounded(model.kernel[...]).dtype)
+        return model(batch["x"])
+
+    rows = bench.measure("toy/one", replace(TOY, kernels={"forward": forward}), Config(), (1,), 0.01, "bfloat16")
+    assert rows[0]["system"] == "zoo bfloat16"
+    assert formats[0] == jnp.bfloat16
+    with pytest.raises(InputError, match="precision 'half' is not known"):
+        bench.bench("music-vae", precision="half")
 
 
 def test_leaves_the_compilation_cache_as_it_was(tmp_path: Path) -> None:

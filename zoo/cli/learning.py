@@ -74,11 +74,14 @@ def add(verbs: Verbs) -> None:
         """
         zoo bench music-vae
         zoo bench music-vae --batch-sizes 1 64 --out speed.csv
+        zoo bench music-vae --precision bfloat16
         """,
     )  # fmt: skip
     add_model(parser)
     help_ = "(default: 1 64 512)"
     parser.add_argument("--batch-sizes", type=whole(1), nargs="+", default=[1, 64, 512], metavar="N", help=help_)
+    help_ = "of the factors of matrix products (default: float32)"
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help=help_)
     parser.add_argument("--out", metavar="FILE", help="also write the rows into this CSV file")
     add_json(parser)
 
@@ -160,7 +163,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def bench(args: argparse.Namespace) -> None:
     """`zoo bench`."""
-    rows = zoo.bench(args.model, batch_sizes=tuple(args.batch_sizes), out=args.out)
+    rows = zoo.bench(args.model, batch_sizes=tuple(args.batch_sizes), out=args.out, precision=args.precision)
     if args.json:
         return print_json(rows)
     print(f"{rows[0]['device']}, {rows[0]['version']}: {rows[0]['model']}\n")

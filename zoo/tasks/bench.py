@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from zoo.errors import InputError
 from zoo.models.architecture import Architecture
+from zoo.nn.precision import check_precision, products
 from zoo.tasks.model import find
 from zoo.training import TrainState, make_train_step
 
@@ -67,6 +68,7 @@ def bench(
     batch_sizes: Sequence[int] = (1, 64, 512),
     out: str | os.PathLike[str] | None = None,
     seconds: float = 3.0,
+    precision: str = "float32",
 ) -> list[Row]:
     """Times every kernel of a model at each batch size, and its training step at the largest.
 
@@ -75,34 +77,43 @@ def bench(
       batch_sizes: sequences a call.
       out: a CSV file to write the rows to.
       seconds: how long each program is run, at the least three times.
+      precision: "float32", or "bfloat16" for the factors of products, as in `zoo.load`; rows name it as a system.
 
     Returns a row for each program, its fields as in `FIELDS`; None is what can't be known.
 
     Raises:
-      InputError: no such model, no sensible batch size, or `out` can't be written.
+      InputError: no such model or precision, no sensible batch size, or `out` can't be written.
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise InputError(f"batch_sizes={tuple(batch_sizes)}: give one size or more, each at least 1")
+    check_precision(precision)
     found = find(name)
     if out is not None:
         write_csv([], out)  # should it fail, then now
-    rows = measure(found.name, found.architecture, found.config, batch_sizes, seconds)
+    rows = measure(found.name, found.architecture, found.config, batch_sizes, seconds, precision)
     if out is not None:
         write_csv(rows, out)
     return rows
 
 
 def measure(
-    name: str, architecture: Architecture, config: Any, batch_sizes: Sequence[int], seconds: float
+    name: str,
+    architecture: Architecture,
+    config: Any,
+    batch_sizes: Sequence[int],
+    seconds: float,
+    precision: str = "float32",
 ) -> list[Row]:
     """As `bench`, for an architecture and a configuration that need no card."""
     plan = [(kernel, size) for kernel in architecture.kernels for size in batch_sizes] + [("train", max(batch_sizes))]
-    same: Row = {"device": device_name(), "platform": jax.default_backend(), "system": "zoo", "model": name}
+    system = "zoo" if precision == "float32" else f"zoo {precision}"
+    same: Row = {"device": device_name(), "platform": jax.default_backend(), "system": system, "model": name}
     same |= {"version": f"jax {jax.__version__}"}
     peak, rows = matmul_peak() / 1e9, []
     for operation, size in tqdm(plan, desc=f"timing {name}", unit="program", disable=None):
         function, args = program(architecture, config, operation, size)
-        compiled, compile_s, cached_s = compile_timed(function, args)
+        with products(precision):
+            compiled, compile_s, cached_s = compile_timed(function, args)
         times, used = timed(compiled, args, operation == "train", seconds)
         measured = summary(times, size, config.steps, getattr(config, "seconds", None))
         measured |= {"operation": operation, "cores_used": used}
