@@ -9,6 +9,7 @@ sequences.py  continue, score
 listening.py  transcribe, chords, analyze
 tags.py       tag
 pitch.py      pitch
+voices.py     harmonize, infill, genie
 learning.py   train, finetune, evaluate, bench, convert
 
 Exit codes: 0 done, 1 an error the user can mend (one line on stderr), 2 a command that can't be understood,

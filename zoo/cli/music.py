@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from zoo.cli.parser import Parser, Verbs
     from zoo.show import Group
 
+LACKS = {  # what a model is without that is not for the task
+    "latent": "has no latent vectors",
+    "continuation": "does not write token by token",
+    "infill": "does not fill in voices",
+    "genie": "has no buttons",
+}
 NOTES = "MIDI, MusicXML, MXL, ABC, **kern or NoteSequence"
 
 
@@ -162,10 +168,10 @@ def generate(args: argparse.Namespace) -> None:
     """`zoo generate`."""
     from zoo.show import Group
 
-    model = load(args.model, "latent", "continuation")
+    model = load(args.model, "latent", "continuation", "infill")
+    if model.architecture.task != "latent" and args.interpolate:
+        raise InputError(f"{model.name}: has no latent vectors to interpolate; leave out --interpolate")
     if model.architecture.task == "continuation":
-        if args.interpolate:
-            raise InputError(f"{model.name}: has no latent vectors to interpolate; leave out --interpolate")
         scores = model.scores(model.write(args.n, qpm=args.qpm, **length_options(args)), args.qpm)
     else:
         if args.seconds or args.steps or args.top_k or args.top_p < 1:
@@ -306,7 +312,7 @@ def load(name: str, *tasks: str) -> Any:
         raise InputError(f"{name}: notes where the model's name goes; write, for example: zoo VERB {DEFAULT} {name}")
     model: Any = zoo.load(name)
     if model.architecture.task not in (tasks or ("latent",)):
-        lacks = "has no latent vectors" if "latent" in (tasks or ("latent",)) else "does not write token by token"
+        lacks = LACKS[tasks[0] if tasks else "latent"]
         raise InputError(f"{name}: a model for {model.architecture.task}, which {lacks}; see `zoo list`")
     return model
 

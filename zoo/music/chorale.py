@@ -25,6 +25,7 @@ from zoo.music.score import Score
 REST, FIRST_PITCH = 0, 1
 MIN_PITCH, MAX_PITCH = 36, 81
 CLASSES = FIRST_PITCH + MAX_PITCH - MIN_PITCH + 1
+SOPRANO_FROM = 60  # the lowest pitch that Bach gives a soprano
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
 
 Tokens: TypeAlias = npt.NDArray[np.int32]
@@ -38,8 +39,8 @@ _MELODY_NAME = re.compile(r"sopran|melod|\bvoice\b|\bvocals?\b|\blead\b", re.IGN
 class ChoraleCodec:
     """Score ⇄ windows of four voices, int32 [T, 4] in 0..46.
 
-    Of a file with four pitched tracks each is a voice, the highest the soprano; of any other the notes that sound
-    together are dealt out by their height, provided there are never more than four.
+    Of a file with four pitched tracks each is a voice, by their names or else by their mean height; of any other the
+    notes that sound together are dealt out by their height, provided there are never more than four.
 
     Attributes:
       bars: length of a window; `steps` is 16 times that.
@@ -84,9 +85,11 @@ class ChoraleCodec:
         tracks = np.unique(notes.track)
         if len(tracks) == len(VOICES):
             lines = [_line(notes.select(notes.track == track), notes.quarters) for track in tracks]
-            heights = [line.mean(where=line > REST) for line in lines]
-            return np.stack([lines[i] for i in np.argsort(heights)[::-1]], axis=1)
-        roll = np.zeros((_steps(notes.quarters), CLASSES), np.bool_)
+            names = [track_name(score, int(track)).capitalize() for track in tracks]
+            heights = [-line.mean(where=line >= 0) for line in lines]
+            order = map(names.index, VOICES) if sorted(names) == sorted(VOICES) else np.argsort(heights)
+            return _tokens(np.stack([lines[i] for i in order], axis=1))
+        roll = np.zeros((_steps(notes.quarters), 128), np.bool_)
         for begin, end, pitch in _on_grid(notes):
             roll[begin:end, pitch] = True
         together = roll.sum(axis=1)
@@ -95,21 +98,28 @@ class ChoraleCodec:
             raise InputError(
                 f"{source(score)}: {together.max()} notes at once (at quarter {at:g}); pass a piece for four voices"
             )
-        tokens = np.zeros((len(roll), len(VOICES)), np.int32)
+        pitches = np.full((len(roll), len(VOICES)), -1, np.int32)
         for step, chord in enumerate(roll):
-            tokens[step, _PLACES[together[step]]] = np.flatnonzero(chord)[::-1]
-        return tokens
+            pitches[step, _PLACES[together[step]]] = np.flatnonzero(chord)[::-1]
+        return _tokens(pitches)
 
     def melody(self, score: Score) -> Tokens:
-        """The soprano of a piece, int32 [T]: a track so named, else the highest note at each step.
+        """A melody as a soprano, int32 [T]: the track so named, else the highest note at each step.
+
+        It is moved by octaves to where all of it is in a soprano's range, or as near as it gets.
 
         Raises:
-          InputError: no notes, or some out of range.
+          InputError: no notes, or they span more than any voice.
         """
         notes = _pitched(score)
         named = [track for track in np.unique(notes.track) if _MELODY_NAME.search(track_name(score, int(track)))]
-        notes = notes.select(notes.track == named[0]) if named else notes
-        return _line(_in_range(notes), notes.quarters)
+        line = _line(notes.select(notes.track == named[0]) if named else notes, notes.quarters)
+        low, high = int(line[line >= 0].min()), int(line.max())
+        octaves = [k for k in range(-8, 9) if low + 12 * k >= MIN_PITCH and high + 12 * k <= MAX_PITCH]
+        if not octaves:
+            raise InputError(f"{source(score)}: spans {high - low} semitones; pass a melody for one voice")
+        nearest = min(octaves, key=lambda k: (max(0, SOPRANO_FROM - low - 12 * k), abs(k)))
+        return _tokens(np.where(line >= 0, line + 12 * nearest, -1))
 
     def decode(self, window: npt.ArrayLike, qpm: float = 120.0, velocity: int = 80) -> Score:
         """The notes of tokens [T, 4] of any length T, each voice a track."""
@@ -159,20 +169,24 @@ def _in_range(notes: Score) -> Score:
 
 
 def _on_grid(notes: Score) -> list[tuple[int, int, int]]:
-    """(first step, step after the last, token) of each note, every one a step long at least, in order of onset."""
+    """(first step, step after the last, pitch) of each note, every one a step long at least, in order of onset."""
     start = quantize(notes.start)
     end = np.maximum(quantize(notes.end), start + 1)
-    return list(zip(start.tolist(), end.tolist(), (notes.pitch - MIN_PITCH + FIRST_PITCH).tolist(), strict=True))
+    return list(zip(start.tolist(), end.tolist(), notes.pitch.tolist(), strict=True))
 
 
 def _steps(quarters: float) -> int:
     return min(max(1, int(quantize(quarters))), _MAX_STEPS)
 
 
-def _line(notes: Score, quarters: float) -> Tokens:
-    """One voice, int32 [T]: the highest note that sounds at each step; a note ends where the next begins."""
-    line = np.zeros(_steps(quarters), np.int32)
+def _line(notes: Score, quarters: float) -> npt.NDArray[np.int32]:
+    """The highest pitch that begins or sounds on at each step, -1 for none, int32 [T]; a note ends where one begins."""
+    line = np.full(_steps(quarters), -1, np.int32)
     for begin, end, pitch in _on_grid(notes):  # notes that begin together come from low to high
-        line[begin:] = REST
+        line[begin:] = -1
         line[begin:end] = pitch
     return line
+
+
+def _tokens(pitches: npt.NDArray[np.int32]) -> Tokens:
+    return np.where(pitches < 0, REST, pitches - MIN_PITCH + FIRST_PITCH).astype(np.int32)

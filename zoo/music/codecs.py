@@ -14,6 +14,7 @@ from zoo.music.chorale import ChoraleCodec
 from zoo.music.drums import DrumsCodec
 from zoo.music.groove import GrooveCodec
 from zoo.music.harmonic_cqt import HarmonicCqtCodec
+from zoo.music.keys import KeysCodec
 from zoo.music.melody import MelodyCodec
 from zoo.music.performance import PerformanceCodec
 from zoo.music.pianoroll import PianorollCodec
@@ -94,6 +95,7 @@ _ALL = (
     SerialCodec,
     PerformanceCodec,
     PianorollCodec,
+    KeysCodec,
     AudioCodec,
     HarmonicCqtCodec,
 )

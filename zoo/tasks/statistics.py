@@ -57,7 +57,7 @@ def fingerprints(codec: Any, windows: np.ndarray, each: bool = False) -> Any:
         windows = windows[..., : windows.shape[-1] // 3] > 0
     elif codec.name != "drums":
         flat = windows.reshape(len(windows), -1).astype(np.int16)
-        pitched = flat > 1
+        pitched = flat > (0 if codec.name == "chorale" else 1)  # others have a note-off
         first = flat[np.arange(len(flat)), pitched.argmax(axis=1)]
         windows = np.where(pitched, flat - first[:, None] + 1000, flat)
     rows = [row.tobytes() for row in np.ascontiguousarray(windows)]

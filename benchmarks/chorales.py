@@ -1,0 +1,76 @@
+"""A model of chorales beside Bach, on the official test split: framewise likelihood, and rules of counterpoint.
+
+    python -m benchmarks.chorales coconet/jsb --data DIR
+
+DIR holds `Jsb16thSeparated.json`. The likelihood is the Coconet paper's (section 5.1): frames in random and in
+chronological order, each predicted voice by voice, averaged over orders. "own" feeds the model its own likeliest notes
+within a frame, as the authors' code does; without it the number is a likelihood. For want of a week, only some frames
+of each piece are asked for, drawn at random, which estimates the mean of all. Then each test soprano is harmonised,
+and what comes is judged beside what Bach wrote for the same sopranos; see `zoo.music.counterpoint`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+import zoo
+from zoo.data import jsb
+from zoo.music.chorale import FIRST_PITCH, MIN_PITCH, REST
+from zoo.music.counterpoint import copied_bars, faults
+
+
+def main() -> None:
+    """Prints one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--pieces", type=int, default=77, help="of the test split, the first so many")
+    parser.add_argument("--length", type=int, default=None, help="sixteenths of each piece, from its beginning")
+    parser.add_argument("--frames", type=int, default=2, help="a piece, drawn at random")
+    parser.add_argument("--orders", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=None, help="of the Gibbs chain")
+    parser.add_argument("--temperature", type=float, default=0.9)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--skip-likelihood", action="store_true")
+    args = parser.parse_args()
+    model, pieces = zoo.load(args.model), jsb.read(next(args.data.rglob(jsb.NAME)))
+    test = [piece[: args.length] for piece in pieces["test"][: args.pieces]]
+    told: dict[str, object] = {"model": args.model, "pieces": len(test), **vars(args)}
+    if not args.skip_likelihood:
+        for name, options in {
+            "random": {},
+            "random_own": {"own": True},
+            "chronological": {"chronological": True},
+            "chronological_own": {"chronological": True, "own": True},
+        }.items():
+            options |= {"orders": args.orders, "frames": args.frames, "key": args.seed}
+            nats = np.concatenate([model.nats(tokens(piece), **options) for piece in test])
+            nats = nats[np.isfinite(nats)]
+            told[name] = {"nats": nats.mean(), "standard_error": nats.std() / len(nats) ** 0.5, "frames": len(nats)}
+    harmonised = []
+    for i, piece in enumerate(test):
+        music = tokens(piece)
+        free = np.tile(np.arange(4) > 0, (len(music), 1))
+        chain = {"key": args.seed + i, "temperature": args.temperature, "steps": args.steps}
+        harmonised.append(pitches(model.fill(music, free, **chain)[0]))
+    for name, music in {"bach": test, "model": harmonised}.items():
+        told[name] = faults(music) | {"copied_bars": copied_bars(music, pieces["train"])}
+    print(json.dumps(told, indent=2, default=str))
+
+
+def tokens(piece: np.ndarray) -> np.ndarray:
+    """Pitches, -1 for a rest, as the codec's tokens."""
+    return np.where(piece < 0, REST, piece - MIN_PITCH + FIRST_PITCH).astype(np.int32)
+
+
+def pitches(music: np.ndarray) -> np.ndarray:
+    """The inverse of `tokens`."""
+    return np.where(music == REST, -1, music - FIRST_PITCH + MIN_PITCH).astype(np.int32)
+
+
+if __name__ == "__main__":
+    main()

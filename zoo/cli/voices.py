@@ -1,0 +1,132 @@
+"""`zoo harmonize`, `infill`, `genie`: music of which a part is given, a melody, some voices, or a rhythm of buttons."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.cli.music import NOTES, add_out, add_temperature, load, save, stems
+from zoo.cli.parser import Parser, add_model, add_seed, add_verb, number, whole
+
+GENIE = "piano-genie"  # the model of a bare `zoo genie 0123`
+
+if TYPE_CHECKING:
+    from zoo.cli.parser import Verbs
+    from zoo.music.score import Score
+
+
+def add(verbs: Verbs) -> None:
+    """Adds the verbs of this file."""
+    parser = add_verb(
+        verbs, "harmonize", harmonize, "Give a melody three more voices.",
+        """
+        zoo harmonize coconet melody.abc
+        zoo harmonize coconet hymn.musicxml -n 8 --seed 3 --out harmonies
+        """,
+        "The melody is the track so named, or the highest notes; by octaves it is moved to where a soprano sings.",
+    )  # fmt: skip
+    add_model(parser)
+    parser.add_argument("file", metavar="FILE", help=f"the melody: {NOTES}")
+    add_chain(parser)
+
+    parser = add_verb(
+        verbs, "infill", infill, "Write part of a piece for four voices anew.",
+        """
+        zoo infill coconet chorale.mid --voices alto,tenor
+        zoo infill coconet chorale.mxl --from 8 --to 16 -n 8 --seed 3
+        """,
+        "What is not named stays as it is.",
+    )  # fmt: skip
+    add_model(parser)
+    parser.add_argument("file", metavar="FILE", help=f"the piece: {NOTES}")
+    help_ = "which to write, of soprano, alto, tenor and bass (default: all)"
+    parser.add_argument("--voices", default="soprano,alto,tenor,bass", metavar="A,B", help=help_)
+    parser.add_argument("--from", dest="begin", type=number(0), default=0.0, metavar="Q", help="from this quarter note")
+    parser.add_argument("--to", dest="end", type=number(0), default=math.inf, metavar="Q", help="up to this one")
+    add_chain(parser)
+
+    parser = add_verb(
+        verbs, "genie", genie, "Play a piano by eight buttons.",
+        """
+        zoo genie 01234567
+        zoo genie 0246-7-642-0 --every 0.2 -n 8 --seed 3
+        zoo genie song.mid --out again
+        """,
+        "Buttons are 0 to 7 from low to high, - waits. A file of notes is turned into presses first, and played anew.",
+    )  # fmt: skip
+    add_model(parser, GENIE)
+    parser.add_argument("presses", metavar="PRESSES", help=f"buttons, or a file: {NOTES}")
+    parser.add_argument("-n", type=whole(1), default=4, metavar="N", help="how many versions (default: 4)")
+    help_ = "seconds from one button or wait to the next (default: 0.25)"
+    parser.add_argument("--every", type=number(0, above=True), default=0.25, metavar="S", help=help_)
+    add_temperature(parser, 0.5)
+    add_seed(parser)
+    add_out(parser)
+
+
+def add_chain(parser: Parser) -> None:
+    """How often and how it is drawn, and where it goes."""
+    parser.add_argument("-n", type=whole(1), default=4, metavar="N", help="how many versions (default: 4)")
+    add_temperature(parser, 0.9)
+    help_ = "length of the Gibbs chain (default: the model's)"
+    parser.add_argument("--steps", type=whole(1), metavar="N", help=help_)
+    add_seed(parser)
+    add_out(parser, tempo=False)
+
+
+def harmonize(args: argparse.Namespace) -> None:
+    """`zoo harmonize`."""
+    from zoo.music import io
+
+    model, score = load(args.model, "infill"), io.read(args.file)
+    options = {"key": args.seed, "temperature": args.temperature, "steps": args.steps}
+    show(args, model.scores(model.harmonize_windows(score, args.n, **options), score.qpm), "harmonized")
+
+
+def infill(args: argparse.Namespace) -> None:
+    """`zoo infill`."""
+    from zoo.music import io
+
+    model, score = load(args.model, "infill"), io.read(args.file)
+    music = model.chorale.encode(score)
+    free = model.free(music, args.voices.split(","), (args.begin, args.end))
+    options = {"key": args.seed, "temperature": args.temperature, "steps": args.steps}
+    show(args, model.scores(model.fill(music, free, args.n, **options), score.qpm), "infilled")
+
+
+def show(args: argparse.Namespace, scores: list[Score], what: str) -> None:
+    """The piece as it was and its versions."""
+    from zoo.music import io
+    from zoo.show import Group
+
+    args.files = [args.file]
+    name, stem = Path(args.file).name, stems(args.files)[0]
+    groups = [
+        Group([io.read(args.file)], [name], f"{stem}-given", "As it was"),
+        Group(scores, [f"Version {i + 1}" for i in range(args.n)], f"{stem}-{what}", what.capitalize()),
+    ]
+    save(groups, args, f"{name}, {what}", f"{args.model}, temperature {args.temperature:g}, seed {args.seed}")
+
+
+def genie(args: argparse.Namespace) -> None:
+    """`zoo genie`."""
+    from zoo.music import io
+    from zoo.show import Group
+
+    model = load(args.model, "genie")
+    options = {"key": args.seed, "temperature": args.temperature, "qpm": args.qpm}
+    if Path(args.presses).suffix.lower() in io.SUFFIXES:
+        args.files = [args.presses]
+        score = io.read(args.presses)
+        buttons, onset = model.buttons(score)
+        given, stem = [Group([score], [Path(args.presses).name], "given", "As it was")], stems(args.files)[0]
+    else:
+        buttons, given, stem = args.presses.replace("-", ""), [], "genie"
+        onset = [i * args.every for i, press in enumerate(args.presses) if press != "-"]
+    scores = model.press_scores(buttons, args.n, onset=onset, **options)
+    pressed = "".join(map(str, buttons))
+    heading = f"Pressed: {pressed[:64]}{'…' if len(pressed) > 64 else ''}"
+    groups = [*given, Group(scores, [f"Version {i + 1}" for i in range(args.n)], f"{stem}-played", heading)]
+    save(groups, args, f"{model.name}: {args.presses}", f"temperature {args.temperature:g}, seed {args.seed}")
