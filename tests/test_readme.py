@@ -44,7 +44,7 @@ def test_a_table_is_made_from_cards(tiny_model: str) -> None:
 
 def test_shell_lines_parse() -> None:
     lines = [line.split("#")[0].split() for line in block("sh", "zoo list").splitlines()]
-    assert len(lines) == 10
+    assert len(lines) == 12
     for command, *words in lines:
         assert command == "zoo"
         parse(words)

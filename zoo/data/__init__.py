@@ -7,7 +7,7 @@ for batch in batches(corpus.train, batch_size=64, seed=0): batch["x"]  # [64, T,
 """
 
 from zoo.data.batches import Augment, Examples, batches, count_of, named, take
-from zoo.data.corpus import Corpus, load_corpus
+from zoo.data.corpus import Corpus, load_corpus, load_pieces
 from zoo.data.files import find
 from zoo.data.labelled import Labelled, load_labelled
 
@@ -21,6 +21,7 @@ __all__ = [
     "find",
     "load_corpus",
     "load_labelled",
+    "load_pieces",
     "named",
     "take",
 ]

@@ -109,6 +109,20 @@ def load_corpus(
     return _split(done, files.splits(found), codec.name == "melody" if dedupe is None else dedupe)
 
 
+def load_pieces(
+    folder: str | Path, split: str, *, meters: Sequence[str] = METERS, patterns: Sequence[str] = ("*",)
+) -> Iterator[tuple[str, Score]]:
+    """The whole pieces of one split that can be read, by name; as `load_corpus`, but nothing is cut or cached."""
+    found = files.find(Path(folder), patterns)
+    split_of = files.splits(found)
+    for file in found:
+        with contextlib.suppress(ZooError):
+            for part, score in _pieces(file)[0]:
+                name = f"{file.name}#{part}" if part else file.name
+                if _split_of(name, split_of) == split:
+                    yield name, _in_common_time(score, meters)
+
+
 def _first_pass(folder: Path, found: list[File], codec: Codec, hop_bars: int, meters: Sequence[str]) -> _Pass:
     from tqdm import tqdm
 

@@ -198,26 +198,29 @@ def negative_log_likelihood(config: Config, x: jax.Array, logits: jax.Array) -> 
     return (jax.nn.logsumexp(logits, axis=-1) - chosen) * counts, counts
 
 
-def measure(model: MusicTransformer, x: jax.Array, drop: Dropout | None = None) -> dict[str, jax.Array]:
-    """Mean negative log-likelihood of a token in nats, and how often the likeliest token is right."""
+def measure(
+    model: MusicTransformer, x: jax.Array, drop: Dropout | None = None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(number of tokens, sums over them): negative log-likelihood in nats, and how often the likeliest is right."""
     logits = model.logits(x, drop)
     nll, counts = negative_log_likelihood(model.config, x, logits)
     right = counts * (jnp.argmax(logits, axis=-1) == x)
-    total = jnp.maximum(jnp.sum(counts), 1.0)
-    return {"loss": jnp.sum(nll) / total, "accuracy": jnp.sum(right) / total}
+    return jnp.sum(counts), {"loss": jnp.sum(nll), "accuracy": jnp.sum(right)}
 
 
 def loss(
     model: MusicTransformer, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Teacher forcing: the mean negative log-likelihood of a token, in nats."""
-    measured = measure(model, batch["x"], Dropout(model.config.keep, key))
-    return measured.pop("loss"), measured
+    count, sums = measure(model, batch["x"], Dropout(model.config.keep, key))
+    means = {name: total / jnp.maximum(count, 1.0) for name, total in sums.items()}
+    return means.pop("loss"), means
 
 
 def evaluate(model: MusicTransformer, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-    """As the loss, without dropout."""
-    return measure(model, batch["x"])
+    """As the loss, without dropout; means over tokens."""
+    count, sums = measure(model, batch["x"])
+    return {name: jnp.stack([total, count]) for name, total in sums.items()}
 
 
 def start(model: MusicTransformer, batch: int, capacity: int) -> State:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 CHUNK = 64  # tokens of one compiled call: what a stream is made of, and so all else, to be the same to the bit
 CAPACITY = 256  # tokens that a state has room for at first; doubled when they are written
+WINDOWS = 16  # that are scored at once
 MOST_EVENTS = 100  # tokens a second at most, for a model whose music stands still
 
 Tokens = npt.NDArray[np.int32]
@@ -235,26 +237,37 @@ class Continuation(Model):
             at += size
         return state, jnp.full(rows, inputs[-1], jnp.int32), capacity, at
 
-    def nats(self, sequences: list[Tokens]) -> list[npt.NDArray[np.float64]]:
+    def nats(self, sequences: Sequence[Tokens]) -> list[npt.NDArray[np.float64]]:
         """−log p of each token given those before it, for sequences int32 [T] or [T, 2]: float64 [T] each.
 
         A piece longer than the windows that the model learnt from is read in windows that overlap by half, and what
         is in two counts in the later one, where it has more before it than half a window.
         """
         size = self.config.steps
-        found = []
-        for sequence in sequences:
-            nats = np.zeros(len(sequence))
-            starts = range(0, max(1, len(sequence) - size // 2), size // 2)
-            for at in starts:
-                window = np.full((1, size, *sequence.shape[1:]), self.coder.classes, np.int32)
-                part = sequence[at : at + size]
-                window[0, : len(part)] = part
-                measured = np.asarray(self._nats(jnp.asarray(window)))[0, : len(part)]
-                skip = size // 2 if at else 0
-                nats[at + skip : at + size] = measured[skip:]
-            found.append(nats)
+        half = size // 2
+        places = [(i, at) for i, x in enumerate(sequences) for at in range(0, max(1, len(x) - half), half)]
+        found = [np.zeros(len(x)) for x in sequences]
+        for group in (places[k : k + WINDOWS] for k in range(0, len(places), WINDOWS)):
+            rows = 1 << (len(group) - 1).bit_length()
+            windows = np.full((rows, size, *sequences[0].shape[1:]), self.coder.classes, np.int32)
+            for window, (i, at) in zip(windows, group, strict=False):
+                part = sequences[i][at : at + size]
+                window[: len(part)] = part
+            for nats, (i, at) in zip(np.asarray(self._nats(jnp.asarray(windows))), group, strict=False):
+                begin = half if at else 0
+                found[i][at + begin : at + size] = nats[begin : len(sequences[i]) - at]
         return found
+
+    def measure(self, scores: Iterable[Score]) -> dict[str, float]:
+        """`nll`: the mean −log p of a token over whole pieces, each token once, in nats; `tokens`: how many."""
+        sequences = []
+        for score in scores:
+            with contextlib.suppress(InputError):  # a piece that the codec can't take
+                sequences.append(self.tokens(score))
+        if not sequences:
+            return {}
+        nats = np.concatenate(self.nats(sequences))
+        return {"nll": float(nats.mean()), "tokens": float(len(nats))}
 
     def scores(self, sequences: list[Tokens], qpm: float = 120.0) -> list[Score]:
         """Tokens → notes as Scores, which need no note_seq."""

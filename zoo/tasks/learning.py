@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from zoo.errors import CardError, InputError, WeightsError
 from zoo.music.codecs import get_codec
 from zoo.nn.precision import check_precision, products
 from zoo.tasks import bind, load
+from zoo.tasks.continuation import Continuation
 from zoo.tasks.model import Found, Model, build, dotted, fill, find, use_compilation_cache
 from zoo.training.params import flatten, matching
 
@@ -116,6 +117,8 @@ def evaluate(
       samples: also draw so many windows and compare them with the split's own; see `zoo.tasks.statistics`.
       limit: at most so many windows, drawn by `seed`.
 
+    Of a model that writes token by token also `nll`, over whole pieces; see `Continuation.measure`.
+
     A task that has an `evaluate` of its own, such as transcription, says there what it measures on which data.
     """
     model = model if isinstance(model, Model) else load(model)
@@ -132,6 +135,11 @@ def evaluate(
         raise InputError(f"{data}: no piece of it falls into {split}; add pieces, or choose another split")
     compiled = _compile_evaluation(model.architecture.evaluate, model.graph)
     measured = measure(compiled, model.state, _draw(windows, limit, seed), seed)
+    if model.architecture.stepping:
+        patterns = _data_table(found).get("patterns", ("*",))
+        patterns = patterns if corpora.find(Path(data), patterns) else ("*",)
+        pieces = corpora.load_pieces(Path(data), split, patterns=patterns)
+        measured |= cast(Continuation, model).measure(score for _, score in pieces)
     if samples:
         from zoo.tasks import statistics
 

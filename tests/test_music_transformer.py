@@ -1,0 +1,142 @@
+"""What Music Transformer promises: attention that sees relations as the paper defines them, and never the future."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from zoo.models.music_transformer import (
+    ARCHITECTURE,
+    Config,
+    MusicTransformer,
+    example,
+    generate,
+    pitch_of,
+    shift,
+    start,
+)
+from zoo.nn.attention import Attention, by_steps, skew
+from zoo.nn.sampling import Sampling
+
+
+def brute_force(attention: Attention, x: jax.Array, pitch: jax.Array) -> jax.Array:
+    """Attention with the L · L · D array of every pair's vectors (Shaw et al. 2018)."""
+    length = x.shape[1]
+    q, k, v = (attention.split_heads(part) for part in jnp.split(attention.qkv(x), 3, axis=-1))
+    i, j = jnp.arange(length)[:, None], jnp.arange(length)
+    scores = jnp.einsum("bhid,bhjd->bhij", q, k)
+    for name in attention.relations:
+        table = attention.tables[name][...]
+        if name == "pitch":
+            interval = pitch[:, None, :] - pitch[:, :, None] + attention.pitches
+            both = (pitch[:, None, :] >= 0) & (pitch[:, :, None] >= 0)
+            scores += jnp.einsum("bhid,bijhd->bhij", q, table[interval]) * both[:, None]
+        else:
+            group = attention.voices if name == "time" else 1
+            distance = jnp.clip(i // group - j // group, 0, len(table) - 1)
+            scores += jnp.einsum("bhid,ijhd->bhij", q, table[distance])
+    scores = jnp.where(i >= j, scores / np.sqrt(attention.width), -jnp.inf)
+    mixed = jnp.einsum("bhij,bhjd->bhid", jax.nn.softmax(scores, axis=-1), v)
+    return attention.out(jnp.moveaxis(mixed, 1, 2).reshape(x.shape))
+
+
+@pytest.mark.parametrize("relations", [(), ("index",), ("time",), ("pitch",), ("index", "time", "pitch")])
+def test_relations_are_those_of_every_pair(relations: tuple[str, ...]) -> None:
+    """With 21 tokens, which fill no whole number of time steps, and distances past the farthest that is told apart."""
+    sizes = {"index": 9, "time": 3, "pitch": 21}
+    attention = Attention(16, 2, {name: sizes[name] for name in relations}, voices=4, rngs=nnx.Rngs(0))
+    for name in relations:
+        attention.tables[name][...] = jax.random.normal(jax.random.key(1), attention.tables[name].shape)
+    x = jax.random.normal(jax.random.key(2), (3, 21, 16))
+    pitch = jax.random.randint(jax.random.key(3), (3, 21), -1, 10)
+    np.testing.assert_allclose(attention(x, pitch), brute_force(attention, x, pitch), rtol=2e-5, atol=2e-6)
+
+
+def test_skewing() -> None:
+    """Column m of the input stands for the distance L − 1 − m."""
+    length = 5
+    distances = jnp.broadcast_to(jnp.arange(length - 1, -1, -1), (length, length))
+    skewed = np.asarray(skew(distances[None])[0])
+    for i in range(length):
+        np.testing.assert_array_equal(skewed[i, : i + 1], np.arange(i, -1, -1))
+    steps = jnp.broadcast_to(jnp.arange(1, -1, -1), (1, 1, 6, 2))
+    expanded = np.asarray(by_steps(steps, 3)[0, 0])
+    np.testing.assert_array_equal(expanded[3], [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(expanded[1, :3], [0, 0, 0])
+
+
+def test_no_array_of_pairs_and_widths() -> None:
+    """Nothing in forward or backward pass has L · L · D numbers for a head (section 3.4.1)."""
+    attention = Attention(64, 1, {"index": 96, "time": 24, "pitch": 21}, voices=4, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(attention)
+    x, pitch = jnp.zeros((1, 96, 64)), jnp.zeros((1, 96), jnp.int32)
+
+    def total(state: nnx.State, x: jax.Array) -> jax.Array:
+        return jnp.sum(nnx.merge(graph, state)(x, pitch))
+
+    jaxpr = jax.make_jaxpr(jax.grad(total, argnums=(0, 1)))(state, x)
+    sizes = [var.aval.size for eqn in jaxpr.jaxpr.eqns for var in eqn.outvars]
+    assert 96 * 96 <= max(sizes) < 2 * 96 * 97
+
+
+@pytest.mark.parametrize("kind", list(ARCHITECTURE.tiny))
+def test_causality_by_gradient(kind: str) -> None:
+    """The logits at t have no gradient in the inputs after t, and one in each input up to it."""
+    config = ARCHITECTURE.tiny[kind]
+    model = MusicTransformer(config, rngs=nnx.Rngs(0))
+    inputs = shift(config, jnp.asarray(example(config, 1, np.random.default_rng(0))["x"]))
+    pitch = pitch_of(config, inputs)
+    embedded = model.embed(inputs, jnp.arange(config.steps))
+    at = config.steps // 2
+
+    def logit(embedded: jax.Array) -> jax.Array:
+        h = embedded
+        for block in model.blocks:
+            h = block(h, pitch, lambda x: x)  # type: ignore[arg-type]
+        return jnp.sum(model.output(model.norm(h))[0, at] ** 2)
+
+    reach = jnp.abs(jax.grad(logit)(embedded)[0]).max(axis=-1)
+    assert (reach[at + 1 :] == 0).all()
+    assert (reach[: at + 1] > 0).all()
+
+
+def test_padding_counts_for_nothing() -> None:
+    config = Config.tiny()
+    model = MusicTransformer(config, rngs=nnx.Rngs(0))
+    x = jnp.asarray(example(config, 2, np.random.default_rng(0))["x"])
+    padded = x.at[:, 10:].set(config.classes)
+    measured = ARCHITECTURE.evaluate(model, {"x": padded}, jax.random.key(0))
+    shorter = ARCHITECTURE.evaluate(model, {"x": x[:, :10]}, jax.random.key(0))
+    np.testing.assert_allclose(measured["loss"], shorter["loss"], rtol=1e-5)
+    assert measured["loss"][1] == 20
+    value, _ = ARCHITECTURE.loss(model, {"x": padded}, jax.random.key(0), jnp.int32(0))
+    np.testing.assert_allclose(value, measured["loss"][0] / 20, rtol=1e-5)
+
+
+def test_transposed_music_has_transposed_attention() -> None:
+    """With intervals as the only sight of pitch in attention, its pattern does not change with the key."""
+    attention = Attention(16, 2, {"pitch": 41}, rngs=nnx.Rngs(0))
+    attention.tables["pitch"][...] = jax.random.normal(jax.random.key(1), (41, 2, 8))
+    x = jax.random.normal(jax.random.key(2), (1, 12, 16))
+    pitch = jax.random.randint(jax.random.key(3), (1, 12), 0, 12)
+    np.testing.assert_allclose(attention(x, pitch), attention(x, pitch + 7), rtol=1e-4, atol=1e-5)
+    assert np.abs(attention(x, pitch) - attention(x, pitch.at[0, 3].add(1))).max() > 1e-3
+
+
+def test_generation_is_within_the_vocabulary() -> None:
+    config = Config.tiny()
+    model = MusicTransformer(config, rngs=nnx.Rngs(0))
+    tokens = generate(model, 3, jax.random.key(0), Sampling(temperature=9.0))
+    assert tokens.shape == (3, config.steps)
+    assert tokens.min() >= 0
+    assert tokens.max() < config.classes
+    assert len(set(np.asarray(tokens).ravel().tolist())) == config.classes
+
+
+def test_a_config_with_an_unknown_relation() -> None:
+    with pytest.raises(ValueError, match="no relation 'colour'"):
+        Config(relations=("index", "colour"))
+    assert start(MusicTransformer(Config.tiny(), rngs=nnx.Rngs(0)), 2, 7).pitches.shape == (2, 7)
