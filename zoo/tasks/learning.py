@@ -136,9 +136,8 @@ def evaluate(
     compiled = _compile_evaluation(model.architecture.evaluate, model.graph)
     measured = measure(compiled, model.state, _draw(windows, limit, seed), seed)
     if model.architecture.stepping:
-        patterns = _data_table(found).get("patterns", ("*",))
-        patterns = patterns if corpora.find(Path(data), patterns) else ("*",)
-        pieces = corpora.load_pieces(Path(data), split, patterns=patterns)
+        named = {key: value for key, value in _data_table(found).items() if key in ("patterns", "meters")}
+        pieces = corpora.load_pieces(Path(data), split, **(named if _holds(data, named) else {}))
         measured |= cast(Continuation, model).measure(score for _, score in pieces)
     if samples:
         from zoo.tasks import statistics
@@ -296,10 +295,15 @@ def _corpus(data: Path_, found: Found, table: Mapping[str, Any]) -> corpora.Corp
         return corpora.load_labelled(Path(data), codec, found.architecture.data, found.config.window)
     options = {key: value for key, value in table.items() if key not in ("codec", "patterns", "samples", "transpose")}
     patterns = table.get("patterns", ("*",))
-    if patterns == ("*",) or not corpora.find(Path(data), patterns):
+    if patterns == ("*",) or not _holds(data, table):
         return corpora.load_corpus(Path(data), found.codec, **options)
     codec = get_codec(**{**found.facts["codec"], **table.get("codec", {})})
     return corpora.load_corpus(Path(data), codec, patterns=patterns, **options)
+
+
+def _holds(data: Path_, table: Mapping[str, Any]) -> bool:
+    """Whether a folder holds any of the data sets that a [data] table names."""
+    return bool(corpora.find(Path(data), table.get("patterns", ("*",))))
 
 
 def _draw(windows: np.ndarray | corpora.Examples, limit: int | None, seed: int) -> corpora.Examples:
