@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,39 @@ def test_viterbi_in_pieces_is_the_textbooks_path() -> None:
         path = np.concatenate([piece.places for piece in [*pieces, decoder.finish()]])
         np.testing.assert_array_equal(path, plain_viterbi(activations))
         assert sum(len(piece.places) for piece in pieces) > 0, "some of it is known before the end"
+
+
+def test_viterbi_waits_no_longer_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of paths that never meet, in a silence of equal activations, the best so far counts, however it comes in."""
+    monkeypatch.setattr(contour.Viterbi, "HOLD", 20)
+    activations = np.random.default_rng(0).normal(0, 1e-3, (150, 200)).astype(np.float32)
+    activations[:, [*range(30), *range(170, 200)]] = -np.inf
+    paths = []
+    for cuts in ([], [7, 90], list(range(150))):
+        decoder, found = contour.Viterbi(), []
+        for part in np.split(activations, cuts):
+            found.append(decoder(part).places)
+            assert len(decoder.activations) == len(decoder.origins) < 40
+        paths.append(np.concatenate([*found, decoder.finish().places]))
+        assert len(paths[-1]) == 150
+        np.testing.assert_array_equal(paths[0], paths[-1])
+
+
+@pytest.mark.slow
+def test_an_hour_takes_no_more_memory_than_its_track(traced: tuple[Pitch, list[int]]) -> None:
+    model, _ = traced
+
+    def hour():  # type: ignore[no-untyped-def]
+        for second in range(3600):
+            yield sound(1.0, seed=second)
+
+    model.track((sound(2.0), RATE))  # compiles
+    tracemalloc.start()
+    track = model.track((hour(), RATE))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(track) == 360001
+    assert peak < 35e6, "the samples alone are 58 MB, the frames 92"
 
 
 def test_local_decoders() -> None:

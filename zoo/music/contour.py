@@ -78,26 +78,35 @@ class Viterbi:
     the softmax of the activations. A step of no probability has the smallest one that float32 knows, as in librosa.
 
     A path is known for sure once all pitches' best paths come from the same one: that is what is returned, and only
-    the frames since then are kept. So the latency depends on the music. Once over with the last frame.
+    the frames since then are kept. So the latency depends on the music. What is still open after `HOLD` to 2 `HOLD`
+    frames, as in long silence, is decided by the best path so far: memory does not grow.
     """
 
+    HOLD = 3000
+
     def __init__(self) -> None:
+        self.seen = 0
         self.value: Floats | None = None  # of the best path to each place, [P]
         self.activations: list[Activations] = []  # of the frames that are still open, [P] each,
         self.origins: list[npt.NDArray[np.int32]] = []  # and the best place before each of their places, [P] each
 
     def __call__(self, activations: Activations) -> Decoded:
         emissions = np.log(_softmax(activations) + TINY)
+        decided = []
         for frame, emission in zip(activations, emissions, strict=True):
             self.value, origin = self._begin(emission) if self.value is None else self._step(self.value, emission)
             self.activations.append(frame)
             self.origins.append(origin.astype(np.int32))
-        return self._decided() if len(activations) else NOTHING
+            self.seen += 1
+            if self.seen % self.HOLD == 0:  # at these frames, however many come at once
+                decided.append(self._returned(self._best()[: -self.HOLD]))
+        decided.append(self._agreed() if len(activations) else NOTHING)
+        return Decoded(*map(np.concatenate, zip(*decided, strict=True)))
 
     def finish(self) -> Decoded:
         if self.value is None:
             return NOTHING
-        return self._returned(self._paths(np.array([self.value.argmax()]))[:, 0])
+        return self._returned(self._best())
 
     def _begin(self, emission: npt.NDArray[np.floating]) -> tuple[Floats, npt.NDArray[np.integer]]:
         self.places = np.arange(len(emission))
@@ -125,7 +134,13 @@ class Viterbi:
             paths.append(origin[paths[-1]])
         return np.stack(paths[::-1])
 
-    def _decided(self) -> Decoded:
+    def _best(self) -> npt.NDArray[np.integer]:
+        """The best path through the open frames as far as is known."""
+        assert self.value is not None
+        return self._paths(np.array([self.value.argmax()]))[:, 0]
+
+    def _agreed(self) -> Decoded:
+        """The frames in which all paths are at the same place."""
         paths = self._paths(self.places)
         agreed = np.flatnonzero((paths == paths[:, :1]).all(axis=1))
         return self._returned(paths[: agreed[-1] + 1, 0]) if len(agreed) else NOTHING
