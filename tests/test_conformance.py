@@ -11,7 +11,7 @@ import json
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +258,7 @@ def test_steps_are_the_full_forward(case: Case) -> None:
 
     @jax.jit
     def stepwise(inputs: jax.Array, context: Any) -> jax.Array:
-        step = partial(stepping.step, model)
+        step = stepping.stepper(model)
         first = None if context is None else context[:, :half]
         rest = None if context is None else context[:, half:]
         one, state = follow(step, stepping.start(model, BATCH, half), inputs[:, :half], first)

@@ -73,9 +73,9 @@ def continue_(args: argparse.Namespace) -> None:
     written = model.write(args.n, primer=tokens, qpm=qpm, **length_options(args))
     heading, stem = Path(args.file).name, stems(args.files)[0]
     groups = [
-        Group(model.scores([tokens], qpm), [heading], f"{stem}-primer", "As it was"),
+        Group(model.scores([tokens], qpm, like=before), [heading], f"{stem}-primer", "As it was"),
         Group(
-            model.scores(model.joined(tokens, written), qpm),
+            model.scores(model.joined(tokens, written), qpm, like=before),
             [f"Continuation {i + 1}" for i in range(args.n)],
             f"{stem}-continued",
             "How it goes on",

@@ -23,13 +23,14 @@ class Stepping:
 
     Attributes:
       start: (model, batch size, capacity) → the state before the first token, with room for so many tokens.
-      step: (model, state, token [B], context) → (logits [B, V] of the next token, new state); `context` is this
-        step's row [B, ...] of what the model is given beside its own tokens, None for most models.
+      stepper: model → a function (state, token [B], context) → (logits [B, V] of the next token, new state), made
+        outside the loop that steps, where kernels are best cut; `context` is this step's row [B, ...] of what the model
+        is given beside its own tokens, None for most models.
       grow: (state, capacity) → the same state with room for more tokens; for a state of fixed size, itself.
     """
 
     start: Callable[[Any, int, int], Any]
-    step: Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Any]]
+    stepper: Callable[[Any], Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]]
     grow: Callable[[Any, int], Any] = lambda state, capacity: state
 
 

@@ -264,7 +264,7 @@ ARCHITECTURE = Architecture(
         "forward": lambda model, batch, key: model.logits(batch["x"]),
         "generate": lambda model, batch, key: generate(model, len(batch["x"]), key, Sampling()),
     },
-    stepping=Stepping(start, lambda model, state, token, context: model.step(state, token), grow),
+    stepping=Stepping(start, lambda model: lambda state, token, context: model.step(state, token), grow),
     task="continuation",
     tiny={
         "plain": replace(Config.tiny(), relations=()),

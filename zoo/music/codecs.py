@@ -16,6 +16,7 @@ from zoo.music.groove import GrooveCodec
 from zoo.music.harmonic_cqt import HarmonicCqtCodec
 from zoo.music.keys import KeysCodec
 from zoo.music.melody import MelodyCodec
+from zoo.music.melody_events import MelodyEventsCodec
 from zoo.music.performance import PerformanceCodec
 from zoo.music.pianoroll import PianorollCodec
 from zoo.music.score import Score
@@ -24,7 +25,10 @@ from zoo.music.trio import TrioCodec
 
 
 class SequenceCodec(Protocol):
-    """Score ⇄ one sequence of tokens as long as the piece, for models that write token by token."""
+    """Score ⇄ one sequence of tokens as long as the piece, for models that write token by token.
+
+    One for models that know a single key also has `for_piece(score)`: the codec that decodes into the piece's own.
+    """
 
     classes: int
 
@@ -88,6 +92,7 @@ class Codec(Protocol):
 
 _ALL = (
     MelodyCodec,
+    MelodyEventsCodec,
     DrumsCodec,
     TrioCodec,
     GrooveCodec,

@@ -78,7 +78,7 @@ class MelodyCodec:
         Raises:
           InputError: nothing usable; the message says why.
         """
-        lines = self._lines(score)
+        lines = self.lines(score)
         spans = [(line.start, line.end) for line in lines]
         starts = window_starts(spans, self.bars, hop_bars, self.gap_bars, pad, source(score))
         windows = np.concatenate([line.cut(first, self.steps) for line, first in zip(lines, starts, strict=True)])
@@ -103,7 +103,7 @@ class MelodyCodec:
         """Windows [W, T] moved up by `semitones`, int or int [W]; see `transpose`."""
         return transpose(windows, semitones)
 
-    def _lines(self, score: Score) -> list[Line]:
+    def lines(self, score: Score) -> list[Line]:
         """The melodies of the score, one a track and stretch of 4/4."""
         pitched = score.select(~score.is_drum)
         if not len(pitched):

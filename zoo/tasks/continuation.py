@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -95,17 +95,15 @@ class Continuation(Model):
         self._start = self.jit(stepping.start, 1, 2)
         self._grow = jax.jit(stepping.grow, static_argnums=1)
 
-        def on(model: Any) -> Callable[..., Any]:
-            return lambda state, token, context: stepping.step(model, state, token, context)
-
         self._write = self.jit(
             lambda model, state, token, key, first, sampling, context: rollout(
-                on(model), state, token, key, first, CHUNK, sampling, context
+                stepping.stepper(model), state, token, key, first, CHUNK, sampling, context
             ),
             donate=(1,),
         )
         self._read = self.jit(
-            lambda model, state, tokens, context: follow(on(model), state, tokens, context)[1], donate=(1,)
+            lambda model, state, tokens, context: follow(stepping.stepper(model), state, tokens, context)[1],
+            donate=(1,),
         )
         self._nats = self.jit(lambda model, x: _nats(forward(model, {"x": x}, jax.random.key(0)), x))
 
@@ -121,7 +119,7 @@ class Continuation(Model):
         qpm = qpm or score.qpm
         tokens = self.tokens(score)
         written = self.write(n, primer=tokens, qpm=qpm, **options)
-        return self.notes(self.joined(tokens, written), qpm)
+        return [io.to_note_sequence(piece) for piece in self.scores(self.joined(tokens, written), qpm, like=score)]
 
     def score(self, source: Source) -> Surprise:
         """How likely the model finds a piece, token by token."""
@@ -139,15 +137,16 @@ class Continuation(Model):
         score = None if primer is None else io.read(primer)
         qpm = qpm or (120.0 if score is None else score.qpm)
         before = None if score is None else self.tokens(score)
+        coder = self.coder_of(score)
         tokens = np.zeros(0, np.int32) if before is None else _events(before)
         told = 0.0
         for part in self.parts(1, primer=before, qpm=qpm, endless=True, **options):
             tokens = np.concatenate([tokens, part[0]])
-            notes = self.coder.decode(tokens, qpm=qpm)
+            notes = coder.decode(tokens, qpm=qpm)
             now = self.coder.seconds(tokens, qpm)[-1] * qpm / 60.0
             yield from _ended(notes, told, now)
             told = now
-        yield from _ended(self.coder.decode(tokens, qpm=qpm), told, np.inf)
+        yield from _ended(coder.decode(tokens, qpm=qpm), told, np.inf)
 
     # --- arrays ------------------------------------------------------------------------------------------------------
 
@@ -269,9 +268,13 @@ class Continuation(Model):
         nats = np.concatenate(self.nats(sequences))
         return {"nll": float(nats.mean()), "tokens": float(len(nats))}
 
-    def scores(self, sequences: list[Tokens], qpm: float = 120.0) -> list[Score]:
-        """Tokens → notes as Scores, which need no note_seq."""
-        return [self.coder.decode(tokens, qpm=qpm) for tokens in sequences]
+    def scores(self, sequences: list[Tokens], qpm: float = 120.0, *, like: Score | None = None) -> list[Score]:
+        """Tokens → notes as Scores, which need no note_seq; in the key of the piece `like` that they go on with."""
+        return [self.coder_of(like).decode(tokens, qpm=qpm) for tokens in sequences]
+
+    def coder_of(self, score: Score | None) -> SequenceCodec:
+        """The codec for a piece: that of a model which knows one key moves the piece there, and what it writes back."""
+        return self.coder.for_piece(score) if score is not None and hasattr(self.coder, "for_piece") else self.coder
 
     def notes(self, sequences: list[Tokens], qpm: float = 120.0) -> list[NoteSequence]:
         """Tokens → NoteSequences."""
