@@ -89,7 +89,9 @@ class HarmonicCqtCodec:
             named = "the samples" if isinstance(source, tuple) else source
             seconds = f"{count / self.sample_rate:.3f} s"
             raise InputError(f"{named}: {seconds} are too short for chords; give at least {self.frame_seconds:.2f} s")
-        frames = np.stack([decibels(transform.finish()[: count // self.hop]) for transform in transforms], axis=-1)
+        frames = np.empty((count // self.hop, self.octaves * self.bins_per_octave, len(transforms)), np.float32)
+        for c in range(len(self.harmonics)):
+            frames[..., c] = decibels(transforms.pop(0).finish()[: len(frames)])  # one at a time, then let go
         return Features(frames, count / self.sample_rate)
 
 

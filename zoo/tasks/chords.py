@@ -101,7 +101,7 @@ class Chords(Model):
 
     The published network hears all of a recording before it says anything of its beginning (bidirectional, and scaled
     by the loudest moment), so a stream has to end first: latency is the recording's length. Work goes piece by piece,
-    and memory grows by 0.2 GB an hour: features, states and outputs.
+    and memory grows by 0.4 GB an hour: features, states and outputs.
     """
 
     def __init__(self, module: nnx.Module, found: Found) -> None:
