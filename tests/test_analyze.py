@@ -22,7 +22,7 @@ from zoo.models.chord_crema import ChordCrema, Config
 from zoo.music.score import Score
 from zoo.show.timeline import Curve, Heat, Notes, Spans, draw, pitch_range, pooled
 from zoo.show.timeline_page import Recording, timeline_page
-from zoo.tasks.analyze import load_models
+from zoo.tasks.analyze import MODELS, load_models
 from zoo.tasks.model import dotted
 from zoo.weights.formats import safetensors
 
@@ -103,6 +103,13 @@ def test_a_model_whose_weights_are_missing_is_left_out(
     found = zoo.analyze(songs / "a.wav", ["chord-crema", tiny])
     assert list(found.parts) == [str(tiny)]
     assert "is not on this machine and ZOO_OFFLINE=1 forbids fetching it" in found.left_out["chord-crema"]
+
+
+def test_the_default_models() -> None:
+    """One of each kind that listens, none twice, all with weights."""
+    cards = [zoo.info(name) for name in MODELS]
+    assert all(card.pretrained for card in cards)
+    assert sorted(card.task for card in cards) == ["chords", "pitch", "tags", "transcription"]
 
 
 def test_a_model_that_says_nothing_is_left_out(tiny: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from zoo.show.sampler import Sound
     from zoo.show.timeline import Lane
 
-MODELS = ("chord-crema", "basic-pitch", "musicnn")
+MODELS = ("chord-crema", "basic-pitch", "crepe/tiny", "musicnn")  # one of each kind
 RATE = 44100  # Hz, of the sound on the page
 LONGEST = 20 * 60  # seconds of sound that a page may hold
 
