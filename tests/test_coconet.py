@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -206,6 +207,9 @@ def test_a_melody_gets_three_more_voices(tiny, tune):
     np.testing.assert_array_equal(first[:, 0], lifted)
     assert (first[:, 1:] != second[:, 1:]).any()
     np.testing.assert_array_equal(tiny.harmonize_windows(tune, 2, key=1)[0], first)
+    late = io.read(tune)
+    rested = tiny.harmonize_windows(replace(late, start=late.start + 1, end=late.end + 1))[0]
+    assert not rested[:4].any()
     assert len(tiny.harmonize(tune)) == 1
     assert tiny.harmonize(tune)[0].tempos[0].qpm > 0
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from zoo.errors import InputError
 from zoo.models.coconet import frame_log_likelihood, gibbs
 from zoo.music import io
-from zoo.music.chorale import VOICES, ChoraleCodec
+from zoo.music.chorale import REST, VOICES, ChoraleCodec
 from zoo.music.score import Score
 from zoo.tasks.latent import as_key
 from zoo.tasks.model import Found, Model
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BUCKET = 64  # pieces are padded to a multiple of so many steps, so that few lengths are ever compiled
 CHUNK = 16  # Gibbs steps of one compiled loop
-ROWS = 16  # contexts of one frame that are evaluated at once
+ROWS = 16  # contexts that are evaluated at once
 
 Tokens = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
@@ -101,11 +101,12 @@ class Infill(Model):
         return self.fill(nothing, np.ones(nothing.shape, np.bool_), n, key=key, temperature=temperature, steps=steps)
 
     def harmonize_windows(self, melody: Source, n: int = 1, **options: Any) -> Tokens:
-        """As `harmonize`, but tokens int32 [n, T, 4]."""
+        """As `harmonize`, but tokens int32 [n, T, 4]. Before the melody begins all voices rest."""
         line = self.chorale.melody(io.read(melody))
         music = np.zeros((len(line), self.config.voices), np.int32)
         music[:, 0] = line
-        return self.fill(music, self.free(music, VOICES[1:]), n, **options)
+        upbeat = int(np.argmax(line > REST)) / self.codec.steps_per_quarter
+        return self.fill(music, self.free(music, VOICES[1:], (upbeat, math.inf)), n, **options)
 
     def free(self, music: Tokens, voices: Iterable[str], span: tuple[float, float] = (0.0, math.inf)) -> Mask:
         """The mask [T, 4] of some voices within a span of quarter notes. Raises InputError where it is empty."""
@@ -170,11 +171,12 @@ class Infill(Model):
             rank = rng.permuted(np.tile(np.arange(length), (len(frame), 1)), axis=1)
             known = rank < rank[np.arange(len(frame)), frame][:, None]
         order = rng.permuted(np.tile(np.arange(voices), (len(frame), 1)), axis=1)
-        padded = _padded(np.broadcast_to(music, (ROWS, *music.shape)))
-        valid = _padded(np.ones((ROWS, length), np.bool_))
+        size = min(ROWS, 1 << (len(frame) - 1).bit_length())
+        padded = _padded(np.broadcast_to(music, (size, *music.shape)))
+        valid = _padded(np.ones((size, length), np.bool_))
         found = []
-        for at in _progress(range(0, len(frame), ROWS), "scoring", ROWS):
-            rows = np.minimum(np.arange(at, at + ROWS), len(frame) - 1)
+        for at in _progress(range(0, len(frame), size), "scoring", size):
+            rows = np.minimum(np.arange(at, at + size), len(frame) - 1)
             coins = jax.random.fold_in(as_key(key), at)
             given = frame[rows], _padded(known[rows]), order[rows].astype(np.int32)
             found.append(self._frame(padded, *map(jnp.asarray, given), coins, valid, jnp.bool_(own)))
