@@ -80,22 +80,41 @@ def blocks(source: AudioSource, rate: int, seconds: float = _BLOCK_SECONDS) -> I
             raise InputError(f"{name}: shorter than one sample at {rate} Hz; record or export it again")
 
 
-def windows(pieces: Iterable[Samples], width: int, hop: int, margin: int | None = None) -> Iterator[Samples]:
+def windows(pieces: Iterable[Samples], width: int, hop: int, mirror: bool = False) -> Iterator[Samples]:
     """Windows of `width` samples around the samples 0, `hop`, 2 `hop`, … of what the pieces make, zeros around it.
 
-    N samples give 1 + N // hop windows, float32 [n, width] for each piece, as soon as they are full. With a `margin` of
-    so many zeros before and after, in place of half a window, the first begins with these.
+    N samples give 1 + N // hop windows, float32 [n, width] for each piece, as soon as they are full. With `mirror`, not
+    zeros but the sound itself goes on backwards at its ends.
     """
-    before, after = (width // 2, width - width // 2) if margin is None else (margin, margin)
-    held, skip = np.zeros(before, np.float32), 0  # `skip`: samples still to come before the next window begins
+    pieces = (_mirrored if mirror else _padded)(iter(pieces), width // 2, width - width // 2)
+    held, skip = np.zeros(0, np.float32), 0  # `skip`: samples still to come before the next window begins
     for piece in pieces:
-        held = np.concatenate([held, piece])
-        found, held, skip = _cut(held, width, hop, skip)
+        found, held, skip = _cut(np.concatenate([held, piece]), width, hop, skip)
         if len(found):
             yield found
-    found, _, _ = _cut(np.concatenate([held, np.zeros(after, np.float32)]), width, hop, skip)
-    if len(found):
-        yield found
+
+
+def _padded(pieces: Iterator[Samples], before: int, after: int) -> Iterator[Samples]:
+    yield np.zeros(before, np.float32)
+    yield from pieces
+    yield np.zeros(after, np.float32)
+
+
+def _mirrored(pieces: Iterator[Samples], before: int, after: int) -> Iterator[Samples]:
+    """The pieces, after the first samples but one in reverse and before the last but one; both are not repeated."""
+    head = np.zeros(0, np.float32)
+    for piece in pieces:
+        head = np.concatenate([head, piece])
+        if len(head) > before:
+            break
+    if not len(head):
+        return
+    yield np.pad(head, (before, 0), mode="reflect")
+    tail = head[-after - 1 :]
+    for piece in pieces:
+        yield piece
+        tail = np.concatenate([tail, piece])[-after - 1 :]
+    yield np.pad(tail, (0, after), mode="reflect")[len(tail) :]
 
 
 def _cut(samples: Samples, width: int, hop: int, skip: int) -> tuple[Samples, Samples, int]:

@@ -46,21 +46,21 @@ NOTHING = Decoded(np.zeros(0), np.zeros(0, np.float32))
 
 
 class Local:
-    """Each frame by itself: its likeliest pitch, or an average of the nine around it.
+    """Each frame by itself: its likeliest pitch, or an average of those around it, nine for CREPE.
 
     `weighting` says how: "argmax" takes no average; "average" weighs pitches by their activations (CREPE's eq. 2);
     "weighted" by the logistic function of these, as torchcrepe does, which flattens them.
     """
 
-    def __init__(self, weighting: str) -> None:
-        self.weighting = weighting
+    def __init__(self, weighting: str, reach: int = REACH) -> None:
+        self.weighting, self.reach = weighting, reach
 
     def __call__(self, activations: Activations) -> Decoded:
         likeliest = activations.argmax(axis=1)
         confidence = np.take_along_axis(activations, likeliest[:, None], axis=1)[:, 0]
         if self.weighting == "argmax":
             return Decoded(likeliest.astype(np.float64), confidence)
-        near = likeliest[:, None] + np.arange(-REACH, REACH + 1)  # [n, 9]
+        near = likeliest[:, None] + np.arange(-self.reach, self.reach + 1)  # [n, 9]
         inside = (near >= 0) & (near < activations.shape[1])
         weights = np.take_along_axis(activations, near.clip(0, activations.shape[1] - 1), axis=1).astype(np.float64)
         weights = 1 / (1 + np.exp(-weights)) if self.weighting == "weighted" else np.maximum(weights, 1e-12)
@@ -156,15 +156,15 @@ class Viterbi:
 DECODERS = ("average", "weighted", "argmax", "viterbi")
 
 
-def make_decoder(name: str) -> Decoder:
-    """A fresh decoder by its name, one of `DECODERS`.
+def make_decoder(name: str, reach: int = REACH) -> Decoder:
+    """A fresh decoder by its name, one of `DECODERS`; `reach` is that of a local average.
 
     Raises:
       InputError: there is none of that name.
     """
     if name not in DECODERS:
         raise InputError(f"no decoder named {name!r}; there are {', '.join(DECODERS)}")
-    return Viterbi() if name == "viterbi" else Local(name)
+    return Viterbi() if name == "viterbi" else Local(name, reach)
 
 
 def _softmax(activations: Activations) -> Activations:

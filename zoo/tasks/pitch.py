@@ -2,6 +2,10 @@
 
 A pitch model's configuration says how many samples it looks at (`window`) and which `frequencies` it tells apart; its
 kernel "activations" gives how much of each is in windows float32 [B, window]. The rest is here and the same for all.
+
+It may say more: a model with `voicing` gives one number more for each frame, the probability of a voice, which is then
+the confidence. `reach` is how many pitches on either side of the likeliest an average takes, by default CREPE's four.
+With `mirrored`, the sound is continued backwards at its ends, else with zeros.
 """
 
 from __future__ import annotations
@@ -179,7 +183,10 @@ class Pitch(Model):
         yield reading.finish()
 
     def activations(self, frames: Samples, batch: int = BATCH) -> npt.NDArray[np.float32]:
-        """How much of each pitch of `config.frequencies` is in windows [n, window]: [n, P]; `batch` a call."""
+        """How much of each pitch of `config.frequencies` is in windows [n, window]: [n, P]; `batch` a call.
+
+        A model with `voicing` gives [n, P + 1].
+        """
         parts = []
         for at in range(0, len(frames), batch):
             part = frames[at : at + batch]
@@ -233,16 +240,22 @@ class _Reading:
             lowest, highest = self.frequencies[[0, -1]]
             known = f"{lowest:.0f} to {highest:.0f} Hz"
             raise InputError(f"fmin={fmin:g}, fmax={fmax:g}: no pitch between them; the model knows {known}")
-        self.decoder = contour.make_decoder(decoder)
+        self.decoder = contour.make_decoder(decoder, getattr(model.config, "reach", contour.REACH))
+        self.mirrored, self.voicing = getattr(model.config, "mirrored", False), hasattr(model.config, "voicing")
+        self.voices = np.zeros(0, np.float32)  # of frames that are not decided yet, where the model gives them
         self.pieces: list[Track] = []
         self.count, self.read = 0, False
 
     def frames(self) -> Iterator[Samples]:
         """The windows around every frame's time, [n, window]."""
-        return audio.windows(audio.blocks(self.source, self.rate, seconds=5.0), self.window, self.hop)
+        pieces = audio.blocks(self.source, self.rate, seconds=5.0)
+        return audio.windows(pieces, self.window, self.hop, self.mirrored)
 
     def take(self, activations: npt.NDArray[np.float32]) -> Track:
         """Decodes the next frames [n, P]; what is new of the track."""
+        if self.voicing:
+            self.voices = np.concatenate([self.voices, activations[:, -1]])
+            activations = activations[:, :-1]
         inside = np.full_like(activations, -np.inf)
         inside[:, self.first : self.last] = activations[:, self.first : self.last]
         return self._keep(self.decoder(inside))
@@ -263,6 +276,9 @@ class _Reading:
         times = (self.count + np.arange(len(decoded.places))) * self.hop / self.rate
         hz = self.frequencies[0] * 2.0 ** (decoded.places * self.octaves)
         name = "" if isinstance(self.source, tuple) else os.fspath(self.source)
-        self.pieces.append(Track(times, hz, decoded.confidence, name))
+        confidence = decoded.confidence
+        if self.voicing:
+            confidence, self.voices = self.voices[: len(times)], self.voices[len(times) :]
+        self.pieces.append(Track(times, hz, confidence, name))
         self.count += len(times)
         return self.pieces[-1]
