@@ -154,7 +154,7 @@ class Pesto(nnx.Module):
         return 2.0 * jnp.log(jnp.maximum(jnp.sqrt(real**2 + imaginary**2) * scale, QUIETEST))
 
     def filtered(self, logs: jax.Array, moved: jax.Array | int = 0, drop: Dropout | None = None) -> jax.Array:
-        """Frames [B, K], of which the network sees the bins `moved` further up, after the wide convolutions: [F, B, C]."""
+        """Frames [B, K] after the wide convolutions, which see the bins that lie `moved` further up: [F, B, C]."""
         drop = drop or Dropout()
         x = jax.lax.dynamic_slice_in_dim(logs, self.config.margin + moved, self.config.seen, axis=1)  # [B, F]
         x = x - jnp.mean(x, axis=1, keepdims=True)
@@ -210,7 +210,7 @@ def loss(
     otherwise = gain * (x + 0.1 * deviation * jax.random.normal(noise_key, x.shape))
     moved = jax.random.randint(move_key, (), -config.margin, config.margin + 1)
     logs = model.logs(x)
-    views = ((logs, 0), (model.logs(otherwise), 0), (logs, moved))
+    views: list[tuple[jax.Array, jax.Array | int]] = [(logs, 0), (model.logs(otherwise), 0), (logs, moved)]
     plain, altered, transposed = (
         model.logits(view, k, Dropout(KEPT, drop)) for (view, k), drop in zip(views, drops, strict=True)
     )
