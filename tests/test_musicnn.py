@@ -99,11 +99,11 @@ def test_loud_sound_gives_finite_tags() -> None:
 def drawn(config: Config) -> Any:
     """A network with weights drawn by NumPy: JAX would compile an initialiser for each shape."""
     graph, shapes = nnx.split(nnx.eval_shape(lambda: musicnn.build(config, rngs=nnx.Rngs(0))))
-    rng = np.random.default_rng(0)
-    scale = [0.5 if leaf.ndim < 2 else np.prod(leaf.shape[:-1]) ** -0.5 for leaf in jax.tree.leaves(shapes)]
-    leaves, tree = jax.tree.flatten(shapes)
-    arrays = [s * rng.standard_normal(leaf.shape, np.float32) for s, leaf in zip(scale, leaves, strict=True)]
-    return nnx.merge(graph, jax.tree.unflatten(tree, [jnp.asarray(a, jnp.float32) for a in arrays]))
+    rng, flat = np.random.default_rng(0), []
+    for path, leaf in nnx.to_flat_state(shapes):
+        drawn = rng.standard_normal(leaf.shape) * (0.1 if leaf.ndim < 2 else 2 * np.prod(leaf.shape[:-1]) ** -0.5)
+        flat.append((path, leaf.replace(jnp.asarray(drawn + (path[-1] == "scale"), jnp.float32))))
+    return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
 def test_a_sound_that_begins_later() -> None:

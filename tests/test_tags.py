@@ -7,18 +7,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from flax import nnx
 
-from tests.sounds import RATE, chords
+import zoo
+from tests.sounds import RATE, chords, drums
 from tests.test_musicnn import drawn
 from zoo.cli import main
 from zoo.errors import InputError
 from zoo.models.musicnn import ARCHITECTURE, Config
 from zoo.music.codecs import get_codec
+from zoo.tasks.heads import embedded
 from zoo.tasks.model import Found
 from zoo.tasks.tags import Taggram, Tags, joined
+from zoo.training.params import flatten
 
 CONFIG = replace(Config.tiny(), size=512, hop=256)
 SECONDS = CONFIG.seconds
@@ -91,8 +97,6 @@ def test_short_sound_is_repeated(model: Tags) -> None:
 
 
 def test_another_length_compiles_nothing(model: Tags) -> None:
-    import jax
-
     model.tag((chords(1.0), RATE))
     compiled: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
@@ -151,3 +155,69 @@ def test_command_line(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "a.wav" in said.out
     assert "c.wav: can't be read as audio" in said.err
     assert said.err.strip().endswith("1 of 3 recordings failed, as told above")
+
+
+# --- classes of one's own ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes that differ in what they sound like, 10 files each; split by a file."""
+    folder, splits = tmp_path_factory.mktemp("classes"), {}
+    for number in range(10):
+        for name, sound in (("chords", chords), ("drums", drums)):
+            (folder / name).mkdir(exist_ok=True)
+            path = folder / name / f"{number}.wav"
+            soundfile.write(path, np.roll(sound(1.2), 1000 * number), RATE)
+            splits[f"{name}/{number}.wav"] = "train" if number < 6 else "valid" if number < 8 else "test"
+    (folder / "splits.json").write_text(json.dumps(splits))
+    return folder
+
+
+def test_learning_classes(saved: str, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the last layer learns, the classes' names go into the run, and it tells them apart in other files."""
+    options = ["--steps", "60", "--batch-size", "8", "--learning-rate", "0.03"]
+    run = str(tmp_path / "run")
+    assert main(["finetune", saved, "--data", str(classes), "--out", run, *options]) == 0
+    assert f"zoo tag FILE --model {run}" in capsys.readouterr().out
+    tuned = zoo.load(run)
+    assert tuned.config.tags == ("chords", "drums")
+    before, after = (flatten(nnx.state(zoo.load(name).module)) for name in (saved, run))
+    changed = {name for name in before if name.startswith("output") or not np.array_equal(before[name], after[name])}
+    assert changed == {"output.kernel", "output.bias"}
+
+    measured = zoo.evaluate(run, classes, split="test")
+    assert measured["accuracy"] > 0.8
+    assert measured["loss"] < np.log(2)
+    (best, likelihood), (_, other) = tuned.tag(classes / "drums" / "9.wav")
+    assert best == "drums"
+    assert likelihood + other == pytest.approx(1)
+
+    again = zoo.finetune(run, classes, tmp_path / "again", steps=1, batch_size=8, learning_rate=1e-6)
+    np.testing.assert_allclose(again.module.output.kernel[...], tuned.module.output.kernel[...], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_all_of_it_can_learn(saved: str, classes: Path, tmp_path: Path) -> None:
+    tuned = zoo.finetune(saved, classes, tmp_path / "run", steps=2, batch_size=4, freeze=())
+    assert not np.array_equal(zoo.load(saved).module.dense.kernel[...], tuned.module.dense.kernel[...])
+
+
+def test_classes_that_can_not_be(saved: str, classes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="answers loud, soft, high, and the folders are chords, drums; fine-tune it"):
+        zoo.evaluate(saved, classes)
+    (tmp_path / "alone" / "drums").mkdir(parents=True)
+    soundfile.write(tmp_path / "alone" / "drums" / "a.wav", drums(1.0), RATE)
+    with pytest.raises(InputError, match="one class alone"):
+        zoo.finetune(saved, tmp_path / "alone", tmp_path / "run", steps=1)
+
+
+def test_embeddings_are_those_of_the_network(model: Tags) -> None:
+    """Learning from embeddings worked out before is learning from sound: the same loss."""
+    head = ARCHITECTURE.head
+    assert head is not None
+    batch = ARCHITECTURE.example(CONFIG, 5, np.random.default_rng(0))
+    examples = embedded(model.module, head, batch)
+    measure = model.jit(lambda module, batch: ARCHITECTURE.evaluate(module, batch, jax.random.key(0)))
+    one, other = (measure({name: jnp.asarray(rows) for name, rows in each.items()}) for each in (batch, examples))
+    np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-5)

@@ -40,16 +40,18 @@ def add(verbs: Verbs) -> None:
         zoo finetune music-vae --data my_midis/ --out runs/mine
         zoo finetune music-vae --data my_midis/ --out runs/small --lora 8 --steps 200
         zoo finetune music-vae --data my_midis/ --out runs/decoder --freeze 'encoder.*'
+        zoo finetune musicnn --data genres/ --out runs/genres
         """,
         "A run that was stopped goes on, bit for bit, with the same command.",
     )  # fmt: skip
     add_run(parser)
     parser.add_argument("--steps", type=whole(1), default=500, metavar="N", help="training steps (default: 500)")
     parser.add_argument("--batch-size", type=whole(1), default=64, metavar="N", help="windows a step (default: 64)")
-    help_ = "the largest of its schedule (default: 3e-4)"
-    parser.add_argument("--learning-rate", type=number(0, above=True), default=3e-4, metavar="R", help=help_)
-    help_ = "leave parameters of such names as they are; may be given more than once"
-    parser.add_argument("--freeze", action="append", default=[], metavar="PATTERN", help=help_)
+    help_ = "the largest of its schedule (default: 3e-4; 3e-3 where only a last layer learns)"
+    parser.add_argument("--learning-rate", type=number(0, above=True), metavar="R", help=help_)
+    help_ = "leave parameters of such names as they are; may be given more than once, and `none` lets all learn "
+    help_ += "(default: none; of a model that gets a new last layer for your folders, all but that)"
+    parser.add_argument("--freeze", action="append", metavar="PATTERN", help=help_)
     parser.add_argument("--lora", type=whole(0), default=0, metavar="RANK", help="train low-rank adapters alone")
     add_seed(parser)
 
@@ -135,7 +137,7 @@ def finetune(args: argparse.Namespace) -> None:
         steps=args.steps,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
-        freeze=args.freeze,
+        freeze=() if args.freeze == ["none"] else args.freeze,
         lora=args.lora,
         seed=args.seed,
         verbose=args.verbose,
@@ -147,7 +149,11 @@ def _say_trained(out: str, model: str) -> None:
     print(f"trained: {Path(out, 'best.safetensors')} has the best weights, {Path(out, 'curve.png')} the curve")
     from zoo.tasks.model import find
 
-    verbs = {"pitch": f"zoo pitch FILE --model {out}", "latent": f"zoo generate {out}"}
+    verbs = {
+        "pitch": f"zoo pitch FILE --model {out}",
+        "tags": f"zoo tag FILE --model {out}",
+        "latent": f"zoo generate {out}",
+    }
     if verb := verbs.get(find(model).architecture.task):
         print(f"use it: {verb}")
 

@@ -35,6 +35,21 @@ class Stepping:
 
 
 @dataclass(frozen=True)
+class Head:
+    """How a classifier learns other classes than its own: a new last layer reads what all before it make.
+
+    Attributes:
+      adapt: (model, names of the classes, nnx.Rngs) → the same model with a new last layer for these classes.
+      trunk: patterns over the names of all other parameters, which stay as they are unless one says otherwise.
+      embed: (model, x) → what the last layer reads, [B, E]; `loss` and `evaluate` take it as "embedding" in place of x.
+    """
+
+    adapt: Callable[[Any, tuple[str, ...], nnx.Rngs], Any]
+    trunk: tuple[str, ...]
+    embed: Callable[[Any, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One model file's offer to the rest of the house.
 
@@ -56,6 +71,7 @@ class Architecture:
       stepping: of a model that writes token by token, None for others. Its kernel "forward" gives logits [B, T, V] of
         every token of `x` [B, T] from those before it.
       data: what it learns from: "notes", or sound with labels, "curves" or "classes" (see `zoo.data.labelled`).
+      head: of a classifier, how it learns other classes.
     """
 
     name: str
@@ -72,6 +88,7 @@ class Architecture:
     prepare: Callable[[Any], Any] | None = None
     stepping: Stepping | None = None
     data: str = "notes"
+    head: Head | None = None
 
     def make_config(self, table: Mapping[str, Any], where: str) -> Any:
         """The configuration of a card's table; lists become tuples. `where` names the card in errors."""

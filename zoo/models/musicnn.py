@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zoo.models.architecture import Architecture
+from zoo.models.architecture import Architecture, Head
 from zoo.nn import spectral
 from zoo.nn.affine import Affine
 from zoo.nn.dropout import Dropout
@@ -264,7 +264,7 @@ def logits(model: Musicnn | VGG, batch: Mapping[str, jax.Array], key: jax.Array 
 
 
 def cross_entropy(config: Config, logits: jax.Array, y: jax.Array) -> jax.Array:
-    """−log p of the right tags `y`, 0 or 1 [B, V], in nats: the mean over the tags, or the one that is right. [B]."""
+    """−log p of the right tags `y` in nats, [B]: the mean over the tags, or that of the one class."""
     if config.head == "classes":
         return -jnp.sum(y * jax.nn.log_softmax(logits, axis=-1), axis=-1)
     return jnp.mean(jax.nn.softplus(logits) - y * logits, axis=-1)
@@ -273,9 +273,14 @@ def cross_entropy(config: Config, logits: jax.Array, y: jax.Array) -> jax.Array:
 def loss(
     model: Musicnn | VGG, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The mean cross-entropy of patches `x` with their tags `y`."""
-    scores = logits(model, batch, key)
-    return jnp.mean(cross_entropy(model.config, scores, batch["y"])), {"accuracy": accuracy(scores, batch["y"])}
+    """The mean cross-entropy of patches `x` with their tags `y`, 0 or 1 [B, V], or the numbers of their classes [B]."""
+    scores, y = logits(model, batch, key), targets(model.config, batch["y"])
+    return jnp.mean(cross_entropy(model.config, scores, y)), {"accuracy": accuracy(scores, y)}
+
+
+def targets(config: Config, y: jax.Array) -> jax.Array:
+    """Numbers of classes int [B] as 0 and 1 [B, V]; what is so already stays."""
+    return jax.nn.one_hot(y, len(config.tags)) if jnp.issubdtype(y.dtype, jnp.integer) else y
 
 
 def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
@@ -285,11 +290,17 @@ def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 def evaluate(model: Musicnn | VGG, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
     """The loss without dropout, and the accuracy."""
-    scores = logits(model, batch)
-    return {
-        "loss": jnp.mean(cross_entropy(model.config, scores, batch["y"])),
-        "accuracy": accuracy(scores, batch["y"]),
-    }
+    scores, y = logits(model, batch), targets(model.config, batch["y"])
+    return {"loss": jnp.mean(cross_entropy(model.config, scores, y)), "accuracy": accuracy(scores, y)}
+
+
+def adapt(model: Musicnn | VGG, classes: tuple[str, ...], rngs: nnx.Rngs) -> Musicnn | VGG:
+    """The model with a new last layer, for classes of which one is right; the same model if they are its own."""
+    if model.config.head == "classes" and model.config.tags == classes:
+        return model
+    model.config = replace(model.config, tags=classes, head="classes")
+    model.output = Dense(model.output.kernel.shape[0], len(classes), rngs=rngs)
+    return model
 
 
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -312,6 +323,8 @@ ARCHITECTURE = Architecture(
         "layers": lambda model, batch, key: layers(model, batch["x"]),
     },
     task="tags",
+    data="classes",
+    head=Head(adapt, trunk=("[!o]*",), embed=lambda model, x: layers(model, x)[model.embedding]),
     tiny={
         "musicnn": Config.tiny(),
         "classes": replace(Config.tiny(), head="classes"),

@@ -21,14 +21,16 @@ from zoo import training
 from zoo.errors import CardError, InputError, WeightsError
 from zoo.music.codecs import get_codec
 from zoo.nn.precision import check_precision, products
-from zoo.tasks import bind, load
+from zoo.tasks import bind, heads, load
 from zoo.tasks.continuation import Continuation
 from zoo.tasks.model import Found, Model, build, dotted, fill, find, use_compilation_cache
 from zoo.training.params import flatten, matching
 
 Path_ = str | os.PathLike[str]
 
+RATE, HEAD_RATE = 3e-4, 3e-3  # of fine-tuning: a whole network's, a new last layer's
 EVALUATION_BATCH = 256
+EVALUATION_NUMBERS = 1 << 20  # in a batch at most, of long examples
 VALIDATION_WINDOWS = 1024  # a fixed draw of them is enough to see the curve
 
 
@@ -81,8 +83,8 @@ def finetune(
     *,
     steps: int = 500,
     batch_size: int = 64,
-    learning_rate: float = 3e-4,
-    freeze: Sequence[str] = (),
+    learning_rate: float | None = None,
+    freeze: Sequence[str] | None = None,
     lora: int = 0,
     seed: int = 0,
     verbose: bool = False,
@@ -92,10 +94,17 @@ def finetune(
     Args:
       name: a model, or anything `zoo.load` takes.
       data, out, verbose: as for `train`.
-      freeze: patterns over parameter names ("encoder.*") that stay as they are.
+      learning_rate: the largest of its schedule, by default 3e-4, or 3e-3 where only a last layer learns.
+      freeze: patterns over parameter names ("encoder.*") that stay as they are. A classifier gets a new last layer for
+        the folders of `data`, its classes, and by default only that layer learns; `()` lets all of it learn.
       lora: rank of low-rank adapters; then only these are trained, on every kernel that is not frozen.
     """
     found = find(name)
+    head = found.architecture.head
+    if freeze is None:
+        freeze = head.trunk if head is not None and not lora else ()
+    if learning_rate is None:
+        learning_rate = HEAD_RATE if head is not None and tuple(freeze) == head.trunk else RATE
     optimizer = {"learning_rate": learning_rate, "schedule": "cosine", "steps": steps, "clip_norm": 1.0}
     recipe: dict[str, Any] = {
         "train": {"steps": steps, "batch_size": batch_size, "seed": seed, "evaluate_every": max(1, steps // 10)},
@@ -128,6 +137,8 @@ def evaluate(
         return own
     found = find(model.name)
     corpus = _corpus(data, found, _data_table(found))
+    if isinstance(corpus, corpora.Labelled) and corpus.classes:
+        heads.check_classes(found, corpus.classes)
     windows = getattr(corpus, split, None)
     if split not in ("train", "valid", "test") or windows is None:
         raise InputError(f"no split {split!r}; there are train, valid and test")
@@ -155,9 +166,11 @@ def measure(
     """Means over all `windows` of the metrics that `compiled(params, batch, key)` gives."""
     examples = corpora.named(windows)
     sums: dict[str, np.ndarray] = {}  # of each metric: its sum, and of how many
-    for at in range(0, corpora.count_of(examples), EVALUATION_BATCH):
-        part = corpora.take(examples, slice(at, at + EVALUATION_BATCH))
-        batch, size = {name: jnp.asarray(rows) for name, rows in part.items()}, len(part["x"])
+    numbers = sum(rows.size for rows in corpora.take(examples, slice(1)).values())
+    at_once = min(EVALUATION_BATCH, max(1, EVALUATION_NUMBERS // max(1, numbers)))
+    for at in range(0, corpora.count_of(examples), at_once):
+        part = corpora.take(examples, slice(at, at + at_once))
+        batch, size = {name: jnp.asarray(rows) for name, rows in part.items()}, corpora.count_of(part)
         key = jax.random.fold_in(jax.random.key(seed), at)
         for name, value in compiled(params, batch, key).items():
             value = np.asarray(value, np.float64)
@@ -174,7 +187,12 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     if tuning:
         module = architecture.settle(module)
     seed = settings.get("seed", 0)
-    train_windows = corpus.train
+    train_windows, valid = corpus.train, corpus.valid
+    head = architecture.head
+    if tuning and head is not None and isinstance(corpus, corpora.Labelled):
+        found, module = heads.with_classes(found, module, head, corpus.classes, seed)
+        if tuple(tuning["freeze"]) == head.trunk:
+            train_windows, valid = (heads.embedded(module, head, each) for each in (corpus.train, corpus.valid))
     if drawn := recipe["data"].get("samples", 0):  # the model's own music, of which it knows the z it means
         itself: Any = bind(module, found)
         train_windows = np.concatenate([train_windows, itself.sample_windows(drawn, key=seed)])
@@ -189,7 +207,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     freeze = () if adapters is not None else tuple(tuning.get("freeze") or settings.get("keep", ()))
     state = training.TrainState.create(params, tx, jax.random.key(seed), freeze=freeze, adapters=adapters)
     step = training.make_train_step(graph, _rounding(architecture.loss, settings.get("precision", "float32")), tx)
-    valid = corpus.valid if corpora.count_of(corpora.named(corpus.valid)) else corpus.train
+    valid = valid if corpora.count_of(corpora.named(valid)) else train_windows
     compiled = _compile_evaluation(architecture.evaluate, graph)
     chosen = _draw(valid, settings.get("validation_windows", VALIDATION_WINDOWS), seed)
     monitor, mode = architecture.monitor
