@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,9 @@ def continue_(args: argparse.Namespace) -> None:
     model, args.files = load(args.model, "continuation"), [args.file]
     before = io.read(args.file)
     if args.primer:
-        before = before.select(before.seconds_at(before.start) < args.primer)
+        end = before.quarters_at(args.primer)
+        before = before.select(before.start < end)
+        before = replace(before, end=before.end.clip(max=end))
         if not len(before):
             raise InputError(f"{args.file}: has no note in its first {args.primer:g} seconds; give a longer --primer")
     tokens, qpm = model.tokens(before), before.qpm

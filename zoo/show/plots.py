@@ -57,7 +57,7 @@ def surprise(
     """
     with figure(10.0, 3.4) as sheet:
         sheet.text(0.06, 0.91, printable(title), size=13, weight="bold")
-        axes = sheet.add_axes((0.06, 0.15, 0.92, 0.7))
+        axes = sheet.add_axes((0.06, 0.15, 0.92, 0.63))
         axes.vlines(seconds, 0, nats, color=COLOURS[0], alpha=0.35, linewidth=0.8)
         second = np.floor(seconds).astype(np.int64)
         count = np.bincount(second)
