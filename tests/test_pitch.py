@@ -19,7 +19,7 @@ from flax import nnx
 import zoo
 from zoo.cli import main
 from zoo.models.crepe import Config, Crepe
-from zoo.music import contour
+from zoo.music import audio, contour
 from zoo.tasks.model import build, dotted, find
 from zoo.tasks.pitch import Pitch, Track
 
@@ -149,12 +149,22 @@ def test_range_of_pitches(traced: tuple[Pitch, list[int]]) -> None:
         assert track.hz.max() < 430
     for options, message in (
         ({"fmin": 500.0, "fmax": 400.0}, "no pitch between them"),
-        ({"hop": 0.0}, "shorter than a sample"),
-        ({"hop": float("nan")}, "shorter than a sample"),
+        ({"fmin": 5000.0}, "no pitch between them"),
+        ({"fmin": float("nan")}, "no pitch between them"),
+        ({"hop": 0.0}, "not between a sample"),
+        ({"hop": float("nan")}, "not between a sample"),
+        ({"hop": float("inf")}, "not between a sample"),
         ({"decoder": "viterby"}, "no decoder named 'viterby'; there are average"),
     ):
         with pytest.raises(zoo.InputError, match=message):
             model.track((sound(0.1), RATE), **options)  # type: ignore[arg-type]
+
+
+def test_no_bounds_are_all_pitches(traced: tuple[Pitch, list[int]]) -> None:
+    model, _ = traced
+    free = model.track((sound(0.5), RATE), fmin=0.0, fmax=float("inf"), decoder="argmax")
+    frames = np.concatenate(list(audio.windows([sound(0.5)], CONFIG.window, 40)))
+    np.testing.assert_allclose(free.hz, CONFIG.frequencies[model.activations(frames).argmax(axis=1)])
 
 
 def plain_viterbi(activations: np.ndarray) -> np.ndarray:

@@ -204,7 +204,7 @@ class Pitch(Model):
         activations = self.activations(frames[:done])
         at, rest = 0, []
         for reading, part in waiting:
-            reading.take(activations[at : at + len(part)])
+            reading.pieces.append(reading.take(activations[at : at + len(part)]))
             at += len(part)
             if at > done:
                 rest.append((reading, part[len(part) - min(at - done, len(part)) :]))
@@ -228,18 +228,18 @@ class _Reading:
         fmax: float = 2006.0,
     ) -> None:
         self.source, self.rate, self.window = source, model.codec.sample_rate, model.config.window
-        if not hop * self.rate >= 1:
-            raise InputError(f"hop={hop}: shorter than a sample at {self.rate} Hz; 0.01 is usual")
+        if not 1 / self.rate <= hop <= 60:
+            raise InputError(f"hop={hop}: not between a sample at {self.rate} Hz and a minute; 0.01 s is usual")
         self.hop = round(hop * self.rate)
         self.frequencies = model.config.frequencies
         octaves = np.log2(self.frequencies)
         self.octaves = octaves[1] - octaves[0]  # from one pitch to the next
-        self.first = max(0, math.floor((np.log2(fmin) - octaves[0]) / self.octaves)) if fmin > 0 else 0
-        self.last = math.ceil((np.log2(fmax) - octaves[0]) / self.octaves) if fmax > 0 else 0  # the first one left out
-        if not self.first < min(self.last, len(octaves)):
-            lowest, highest = self.frequencies[[0, -1]]
+        lowest, highest = self.frequencies[[0, -1]]
+        if not max(fmin, lowest) < min(fmax, highest):
             known = f"{lowest:.0f} to {highest:.0f} Hz"
             raise InputError(f"fmin={fmin:g}, fmax={fmax:g}: no pitch between them; the model knows {known}")
+        ends = (np.log2([max(fmin, lowest), min(fmax, 2 * highest)]) - octaves[0]) / self.octaves
+        self.first, self.last = math.floor(ends[0]), math.ceil(ends[1])  # the last is left out
         self.decoder = contour.make_decoder(decoder, getattr(model.config, "reach", contour.REACH))
         self.mirrored, self.voicing = getattr(model.config, "mirrored", False), hasattr(model.config, "voicing")
         self.voices = np.zeros(0, np.float32)  # of frames that are not decided yet, where the model gives them
@@ -258,27 +258,26 @@ class _Reading:
             activations = activations[:, :-1]
         inside = np.full_like(activations, -np.inf)
         inside[:, self.first : self.last] = activations[:, self.first : self.last]
-        return self._keep(self.decoder(inside))
+        return self._next(self.decoder(inside))
 
     def finish(self) -> Track:
         """The last of the track."""
-        return self._keep(self.decoder.finish())
+        return self._next(self.decoder.finish())
 
     def track(self) -> Track:
         """The whole track, once all frames are taken."""
-        self.finish()
+        pieces = [*self.pieces, self.finish()]
         times, hz, confidence = (
-            np.concatenate([getattr(piece, name) for piece in self.pieces]) for name in ("times", "hz", "confidence")
+            np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("times", "hz", "confidence")
         )
-        return Track(times, hz, confidence, self.pieces[0].source)
+        return Track(times, hz, confidence, pieces[0].source)
 
-    def _keep(self, decoded: contour.Decoded) -> Track:
+    def _next(self, decoded: contour.Decoded) -> Track:
         times = (self.count + np.arange(len(decoded.places))) * self.hop / self.rate
         hz = self.frequencies[0] * 2.0 ** (decoded.places * self.octaves)
         name = "" if isinstance(self.source, tuple) else os.fspath(self.source)
         confidence = decoded.confidence
         if self.voicing:
             confidence, self.voices = self.voices[: len(times)], self.voices[len(times) :]
-        self.pieces.append(Track(times, hz, confidence, name))
         self.count += len(times)
-        return self.pieces[-1]
+        return Track(times, hz, confidence, name)
