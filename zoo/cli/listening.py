@@ -91,9 +91,11 @@ def transcribe(args: argparse.Namespace) -> None:
     """`zoo transcribe`."""
     from zoo.music.io import write_midi
     from zoo.show.timeline import draw
+    from zoo.tasks.transcription import check_options
 
-    model = load(args.model, "transcription")
     options = {"onset_threshold": args.onset, "frame_threshold": args.frame, "shortest": args.shortest}
+    check_options(**options)
+    model = load(args.model, "transcription")
 
     def tell(path: Path, stem: str) -> Any:
         heard = model.posteriorgrams(path)

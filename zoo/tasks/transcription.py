@@ -95,6 +95,7 @@ class Transcription(Model):
 
     def score(self, source: AudioSource, **options: Unpack[Options]) -> Score:
         """As `transcribe`, as a Score, which needs no note_seq."""
+        check_options(**options)
         name = "" if isinstance(source, tuple) else os.fspath(source)
         return self.decode(self.posteriorgrams(source), source=name, **options)
 
@@ -107,6 +108,9 @@ class Transcription(Model):
 
         Its latency is that of a window: frames come once the window that holds them is full, two seconds in
         Basic Pitch. To be read live, the source is a pair (iterator of samples, rate).
+
+        Basic Pitch's package joins its windows alike, but then keeps 86 frames for each second, where there are 86.6:
+        it loses the end, 24 s of an hour. Here all frames are kept.
         """
         live = isinstance(source, tuple) and not hasattr(source[0], "__array__")
         windows = self._windows(source)
@@ -130,11 +134,7 @@ class Transcription(Model):
         source: str = "",
     ) -> Score:
         """Posteriorgrams → notes; see `Options`. `source` is what messages call them."""
-        for name, value in (("onset_threshold", onset_threshold), ("frame_threshold", frame_threshold)):
-            if not 0 < value <= 1:
-                raise InputError(f"{name}={value:g}: is a probability, above 0 and at most 1")
-        if not (shortest >= 0 and qpm > 0 and fmin < fmax):
-            raise InputError("shortest is seconds, qpm above 0, and fmin below fmax; correct what is not so")
+        check_options(onset_threshold, frame_threshold, shortest, fmin, fmax, qpm)
         config = self.config
         pitches = config.lowest + np.arange(config.pitches)
         low, high = (round(69 + 12 * math.log2(hz / 440)) if 0 < hz < math.inf else hz for hz in (fmin, fmax))
@@ -224,6 +224,23 @@ class Transcription(Model):
 
 
 Task = Transcription
+
+
+def check_options(
+    onset_threshold: float = 0.5,
+    frame_threshold: float = 0.3,
+    shortest: float = 0.0,
+    fmin: float = 0.0,
+    fmax: float = math.inf,
+    qpm: float = 120.0,
+    **_: Any,
+) -> None:
+    """InputError for `Options` that make no sense, before any work is done."""
+    for name, value in (("onset_threshold", onset_threshold), ("frame_threshold", frame_threshold)):
+        if not 0 < value <= 1:
+            raise InputError(f"{name}={value:g}: is a probability, above 0 and at most 1")
+    if not (shortest >= 0 and qpm > 0 and fmin < fmax):
+        raise InputError("shortest is seconds, qpm above 0, and fmin below fmax; correct what is not so")
 
 
 def evaluate(model: Transcription, data: str | os.PathLike[str], limit: int | None = None) -> dict[str, float]:
