@@ -17,13 +17,14 @@ from flax import nnx
 
 import zoo
 from tests import shared
-from zoo.errors import WeightsError
+from zoo.errors import InputError, WeightsError
 from zoo.models.event_rnn import (
     PUBLISHED,
     AttentiveLSTM,
     Config,
     EventRNN,
     Memory,
+    chord_features,
     cross_entropy,
     event_logits,
     example,
@@ -32,12 +33,14 @@ from zoo.models.event_rnn import (
     start,
     stepper,
 )
+from zoo.music.chords import NO_CHORD, move_chords, pack_chord
 from zoo.music.codecs import get_codec
 from zoo.music.score import Score
 
 with warnings.catch_warnings():  # pydub, which note_seq imports, has invalid escape sequences
     warnings.simplefilter("ignore")
-    from note_seq import encoder_decoder
+    from note_seq import chord_symbols_lib, encoder_decoder
+    from note_seq.chords_encoder_decoder import PitchChordsEncoderDecoder
     from note_seq.drums_encoder_decoder import MultiDrumOneHotEncoding
     from note_seq.melodies_lib import Melody
     from note_seq.melody_encoder_decoder import KeyMelodyEncoderDecoder, MelodyOneHotEncoding
@@ -187,6 +190,20 @@ def test_attention_is_tensorflows() -> None:
         np.testing.assert_allclose(ours[t], out, atol=1e-5)
 
 
+def test_chords_are_note_seqs() -> None:
+    encoder = PitchChordsEncoderDecoder()
+    symbols = ["C", "Am7", "F#m7b5", "Bb/D", "Gsus4", "E7#9", "Abmaj7", "Bdim", "N.C.", "D6/9", "Cm(maj7)", "G7/F"]
+    assert pack_chord("N.C.") == NO_CHORD
+    for symbol in symbols:
+        found = chord_features(jnp.array([pack_chord(symbol)]))[0]
+        np.testing.assert_array_equal(found, encoder.events_to_input([symbol], 0), err_msg=symbol)
+        for semitones in (0, 3, 11):
+            higher = symbol if symbol == "N.C." else chord_symbols_lib.transpose_chord_symbol(symbol, semitones)
+            theirs = encoder.events_to_input([higher], 0)
+            moved = chord_features(jnp.asarray(move_chords(np.array([pack_chord(symbol)]), semitones)))[0]
+            np.testing.assert_array_equal(moved, theirs, err_msg=f"{symbol} up {semitones}")
+
+
 def test_cross_entropy() -> None:
     logits = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     expected = -np.log(np.exp(logits[np.arange(3), [0, 4, 2]]) / np.exp(logits).sum(1))
@@ -275,3 +292,39 @@ def test_the_shift_of_a_piece_is_taken_back() -> None:
     assert len(tokens) == 48
     np.testing.assert_array_equal(codec.decode(tokens).pitch, score.pitch)
     np.testing.assert_allclose(codec.seconds(tokens, 60.0), np.arange(49) / 4)
+
+
+def test_drums_as_one_sequence() -> None:
+    """From the bar of the first hit to the end of the bar of the last, and back."""
+    start = np.array([5.0, 5.25, 6.0, 9.5])
+    score = Score.of(start, start + 0.25, [36, 42, 38, 46], is_drum=True)
+    codec = get_codec("drums")
+    tokens = codec.tokens(score)  # type: ignore[attr-defined]
+    assert len(tokens) == 32
+    np.testing.assert_array_equal(np.flatnonzero(tokens), [4, 5, 8, 22])
+    again = codec.decode(tokens)
+    np.testing.assert_allclose(again.start, start - 4)
+    np.testing.assert_array_equal(again.pitch, score.pitch)
+    np.testing.assert_allclose(codec.seconds(tokens, 60.0), np.arange(33) / 4)  # type: ignore[attr-defined]
+
+
+def test_lead_sheets() -> None:
+    """Each event with its chord, both moved to C together; a piece in D gives the same as one in C."""
+    start = np.arange(16.0)
+    line = np.array([0, 4, 7, 4, 5, 9, 12, 9, 7, 11, 14, 11, 12, 7, 4, 0])
+
+    def sheet(root: int, symbols: list[str]) -> Score:
+        chords = tuple((4.0 * bar, symbol) for bar, symbol in enumerate(symbols))
+        return Score.of(start, start + 1, root + line, chords=chords)
+
+    codec = get_codec("lead-sheet", bars=4)
+    in_c, in_d = (codec.windows(s) for s in (sheet(60, ["C", "F", "G", "C"]), sheet(62, ["D", "G", "A", "D"])))
+    np.testing.assert_array_equal(in_c, in_d)
+    assert in_c.shape == (1, 64, 2)
+    np.testing.assert_array_equal(in_c[0, :, 1], codec.chords(["C", "F", "G", "C"]))  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(in_c[0], codec.tokens(sheet(62, ["D", "G", "A", "D"])))  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(codec.decode(in_c[0]).pitch, 60 + line)
+    bound = codec.for_piece(sheet(62, ["D"]))  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(bound.chords(["D", "G"]), codec.chords(["C", "F"]))  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="no chord symbols"):
+        codec.windows(sheet(60, []))

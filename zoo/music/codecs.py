@@ -15,6 +15,7 @@ from zoo.music.drums import DrumsCodec
 from zoo.music.groove import GrooveCodec
 from zoo.music.harmonic_cqt import HarmonicCqtCodec
 from zoo.music.keys import KeysCodec
+from zoo.music.lead_sheet import LeadSheetCodec
 from zoo.music.melody import MelodyCodec
 from zoo.music.melody_events import MelodyEventsCodec
 from zoo.music.performance import PerformanceCodec
@@ -93,6 +94,7 @@ class Codec(Protocol):
 _ALL = (
     MelodyCodec,
     MelodyEventsCodec,
+    LeadSheetCodec,
     DrumsCodec,
     TrioCodec,
     GrooveCodec,

@@ -84,8 +84,24 @@ class DrumsCodec:
         hits = [drum_tokens(part) for part in kit_sections(score, self.kit)]
         return cut_hits(hits, self.bars, hop_bars, self.gap_bars, pad, source(score))
 
+    def tokens(self, score: Score) -> Tokens:
+        """The first stretch of 4/4 from the bar where its drums begin to the end of their last bar, int32 [S].
+
+        Raises:
+          InputError: nothing usable; the message says why.
+        """
+        step, struck = drum_tokens(kit_sections(score, self.kit)[0])
+        first = int(step[0]) // STEPS_PER_BAR * STEPS_PER_BAR
+        length = -(-(int(step[-1]) + 1 - first) // STEPS_PER_BAR) * STEPS_PER_BAR
+        tokens: Tokens = cut(step, struck, np.array([first]), length)[0]
+        return tokens
+
+    def seconds(self, tokens: npt.ArrayLike, qpm: float = 120.0) -> npt.NDArray[np.float64]:
+        """When each step of tokens [T] is, float64 [T + 1]; the last is where the sequence ends."""
+        return np.arange(len(np.asarray(tokens)) + 1) / STEPS_PER_QUARTER * (60.0 / qpm)
+
     def decode(self, window: npt.ArrayLike, qpm: float = 120.0, velocity: int = 80) -> Score:
-        """The hits of one window [T], a sixteenth long each."""
+        """The hits of one window [T], or of any number of steps, a sixteenth long each."""
         step, drum = np.nonzero(bits(np.asarray(window)))
         return drum_score(step, DRUM_PITCHES[drum], velocity, qpm)
 
