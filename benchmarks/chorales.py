@@ -54,7 +54,7 @@ def main() -> None:
         free = np.tile(np.arange(4) > 0, (len(music), 1))
         chain = {"key": args.seed + i, "temperature": args.temperature, "steps": args.steps}
         harmonised.append(pitches(model.fill(music, free, **chain)[0]))
-    for name, music in {"bach": test, "model": harmonised}.items():
+    for name, music in {"bach": test, "harmonised": harmonised}.items():
         told[name] = faults(music) | {"copied_bars": copied_bars(music, pieces["train"])}
     print(json.dumps(told, indent=2, default=str))
 
