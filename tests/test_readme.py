@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 import shutil
 from pathlib import Path
@@ -44,10 +45,20 @@ def test_a_table_is_made_from_cards(tiny_model: str) -> None:
 
 def test_shell_lines_parse() -> None:
     lines = [line.split("#")[0].split() for line in block("sh", "zoo list").splitlines()]
-    assert len(lines) == 12
+    assert len(lines) > 10
     for command, *words in lines:
         assert command == "zoo"
         parse(words)
+
+
+def test_what_other_models_are_asked_exists() -> None:
+    """Each line of the second block of Python: the model's task has that method, the zoo that function."""
+    for line in block("python", "voice = ").splitlines():
+        found = re.search(r'= zoo\.(?:load\("([\w-]+)"\)\.)?(\w+)\(', line)
+        assert found, line
+        model, verb = found.groups()
+        owner = importlib.import_module(f"zoo.tasks.{zoo.info(model).task}").Task if model else zoo
+        assert callable(getattr(owner, verb)), line
 
 
 def test_make_targets_exist() -> None:
