@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from zoo.cli import main
 from zoo.cli.parser import _build
 
 VERBS = (
-    "list info cite generate interpolate encode decode reconstruct render chords analyze "
-    "train finetune evaluate bench convert doctor"
+    "list info cite generate interpolate encode decode reconstruct render continue score harmonize infill genie "
+    "transcribe chords analyze pitch tag train finetune evaluate bench convert doctor"
 )
 
 
@@ -65,7 +66,7 @@ def test_every_verb_has_help_with_an_example_that_parses(verb: str, capsys: pyte
     examples = re.findall(r"^  zoo (.*)$", shown.split("examples:")[1], re.MULTILINE)
     assert any(example.startswith(verb) for example in examples)
     for example in examples:
-        for command in example.split(">>")[0].split("| zoo"):
+        for command in re.split(">+", example)[0].split("| zoo"):
             _build()[0].parse_args(command.replace("'", "").split())
 
 
@@ -330,7 +331,13 @@ def test_training_verbs_pass_their_arguments_on(
     def record(verb: str, answer: object = None) -> None:
         monkeypatch.setattr(zoo, verb, lambda *args, **options: calls.append((verb, args, options)) or answer)
 
-    for verb, answer in (("train", None), ("finetune", None), ("evaluate", {"loss": 1.23456}), ("bench", [speed])):
+    trained = SimpleNamespace(architecture=SimpleNamespace(task="latent"))
+    for verb, answer in (
+        ("train", trained),
+        ("finetune", trained),
+        ("evaluate", {"loss": 1.23456}),
+        ("bench", [speed]),
+    ):
         record(verb, answer)
     assert run("train", "m", "--data", "d", "--out", "o", "--steps", 3) == 0
     assert run("finetune", "m", "--data", "d", "--out", "o", "--freeze", "a.*", "--freeze", "b", "--lora", 4) == 0
@@ -342,12 +349,12 @@ def test_training_verbs_pass_their_arguments_on(
             "finetune",
             ("m", "d", "o"),
             {
-                "steps": 500, "batch_size": 64, "learning_rate": 3e-4, "freeze": ["a.*", "b"], "lora": 4, "seed": 0,
+                "steps": 500, "batch_size": 64, "learning_rate": None, "freeze": ["a.*", "b"], "lora": 4, "seed": 0,
                 "verbose": False,
             },
         ),
         ("evaluate", ("m", "d"), {"split": "test", "samples": 0, "seed": 0, "limit": 7}),
-        ("bench", ("m",), {"batch_sizes": (1, 2), "out": None}),
+        ("bench", ("m",), {"batch_sizes": (1, 2), "out": None, "precision": "float32"}),
     ]  # fmt: skip
     assert "loss  1.235" in capsys.readouterr().out
     assert run("evaluate", "m", "--data", "d", "--json") == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tarfile
 import time
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -497,7 +497,7 @@ def test_every_codec_says_what_it_is():
 
 
 def test_unknown_names_and_options():
-    with pytest.raises(InputError, match="no codec named 'mel'; there are melody, drums, trio, groove, chorale, "):
+    with pytest.raises(InputError, match="no codec named 'mel'; there are melody, "):
         get_codec("mel")
     with pytest.raises(InputError, match="the drums codec has no option 'gap'; there are bars, kit"):
         get_codec("drums", gap=2)
@@ -512,6 +512,7 @@ def test_absurd_times_take_no_time(name):
         np.tile(far, 3), np.tile(far, 3) + 1e8, 36, 80, np.repeat([0, 1, 2], 3), np.repeat([0, 33, 0], 3),
         np.repeat([0, 0, 1], 3),
     )  # fmt: skip
+    score = replace(score, chords=((0.0, "C"),))
     begin = time.process_time()
     assert get_codec(name).windows(score, pad=True).size < 1e6
     assert time.process_time() - begin < 1

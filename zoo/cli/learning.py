@@ -14,6 +14,7 @@ from zoo.weights.cards import FORMATS
 
 if TYPE_CHECKING:
     from zoo.cli.parser import Parser, Verbs
+    from zoo.tasks.model import Model
 
 SPEEDS = (  # the columns of `zoo bench` on a terminal; its CSV and JSON have all
     "operation", "batch", "median_s", "p90_s", "sequences_per_s", "steps_per_s", "gflops_per_s", "share_of_matmul",
@@ -124,13 +125,12 @@ def add_run(parser: Parser) -> None:
 def train(args: argparse.Namespace) -> None:
     """`zoo train`."""
     options = {"steps": args.steps, "batch_size": args.batch_size, "seed": args.seed, "verbose": args.verbose}
-    zoo.train(args.model, args.data, args.out, **options)
-    _say_trained(args.out, args.model)
+    _say_trained(args.out, zoo.train(args.model, args.data, args.out, **options))
 
 
 def finetune(args: argparse.Namespace) -> None:
     """`zoo finetune`."""
-    zoo.finetune(
+    trained = zoo.finetune(
         args.model,
         args.data,
         args.out,
@@ -142,19 +142,19 @@ def finetune(args: argparse.Namespace) -> None:
         seed=args.seed,
         verbose=args.verbose,
     )
-    _say_trained(args.out, args.model)
+    _say_trained(args.out, trained)
 
 
-def _say_trained(out: str, model: str) -> None:
+def _say_trained(out: str, model: Model) -> None:
     print(f"trained: {Path(out, 'best.safetensors')} has the best weights, {Path(out, 'curve.png')} the curve")
-    from zoo.tasks.model import find
-
     verbs = {
         "pitch": f"zoo pitch FILE --model {out}",
         "tags": f"zoo tag FILE --model {out}",
         "latent": f"zoo generate {out}",
+        "continuation": f"zoo generate {out}",
+        "infill": f"zoo generate {out}",
     }
-    if verb := verbs.get(find(model).architecture.task):
+    if verb := verbs.get(model.architecture.task):
         print(f"use it: {verb}")
 
 

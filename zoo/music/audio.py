@@ -80,13 +80,17 @@ def blocks(source: AudioSource, rate: int, seconds: float = _BLOCK_SECONDS) -> I
             raise InputError(f"{name}: shorter than one sample at {rate} Hz; record or export it again")
 
 
-def windows(pieces: Iterable[Samples], width: int, hop: int, mirror: bool = False) -> Iterator[Samples]:
+def windows(
+    pieces: Iterable[Samples], width: int, hop: int, *, margin: int | None = None, mirror: bool = False
+) -> Iterator[Samples]:
     """Windows of `width` samples around the samples 0, `hop`, 2 `hop`, … of what the pieces make, zeros around it.
 
-    N samples give 1 + N // hop windows, float32 [n, width] for each piece, as soon as they are full. With `mirror`, not
-    zeros but the sound itself goes on backwards at its ends.
+    N samples give 1 + N // hop windows, float32 [n, width] for each piece, as soon as they are full. With a `margin` of
+    so many zeros before and after, in place of half a window, the first begins with these. With `mirror`, not zeros but
+    the sound itself goes on backwards at its ends.
     """
-    pieces = (_mirrored if mirror else _padded)(iter(pieces), width // 2, width - width // 2)
+    before, after = (width // 2, width - width // 2) if margin is None else (margin, margin)
+    pieces = (_mirrored if mirror else _padded)(iter(pieces), before, after)
     held, skip = np.zeros(0, np.float32), 0  # `skip`: samples still to come before the next window begins
     for piece in pieces:
         found, held, skip = _cut(np.concatenate([held, piece]), width, hop, skip)

@@ -249,7 +249,7 @@ class _Reading:
     def frames(self) -> Iterator[Samples]:
         """The windows around every frame's time, [n, window]."""
         pieces = audio.blocks(self.source, self.rate, seconds=5.0)
-        return audio.windows(pieces, self.window, self.hop, self.mirrored)
+        return audio.windows(pieces, self.window, self.hop, mirror=self.mirrored)
 
     def take(self, activations: npt.NDArray[np.float32]) -> Track:
         """Decodes the next frames [n, P]; what is new of the track."""

@@ -158,7 +158,7 @@ class Tags(Model):
         """Patches [n, window] of the sound, with zeros around it for the frames at its ends."""
         margin, window, step = self.config.size // 2, self.config.window, self._step(hop)
         sound = at_least(audio.blocks(source, self.codec.sample_rate), window - 2 * margin)
-        return audio.windows(sound, window, step, margin)
+        return audio.windows(sound, window, step, margin=margin)
 
     def _step(self, hop: float | None) -> int:
         """Samples from one patch to the next: whole frames, counted as musicnn's package counts them."""
