@@ -105,7 +105,7 @@ class Track:
         pitch = np.where(self.confidence >= threshold, semitones, np.nan)
         hop = float(self.times[1]) if len(self) > 1 else 0.01
         sure = Heat("confidence", self.confidence[:, None], hop, [""])
-        return [Curve("pitch", self.times, pitch), Notes("notes", self.to_score(threshold)), sure]
+        return [Curve("pitch", self.times, pitch), Notes("one voice", self.to_score(threshold)), sure]
 
     def plot(self, path: str | os.PathLike[str], title: str = "", threshold: float = 0.5) -> Path:
         """A PNG of the pitch, the notes and the confidence. Raises InputError if `path` can't be written."""
