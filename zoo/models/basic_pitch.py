@@ -60,7 +60,7 @@ class Config:
     note_filters: int = 32
     onset_filters: int = 32
     smoothing: float = 0.2
-    onset_weight: float = 0.95
+    onset_weight: float = 0.95  # not checked against the paper; inference does not use it
 
     @classmethod
     def tiny(cls) -> Config:
