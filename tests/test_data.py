@@ -174,7 +174,7 @@ def test_splits_file_that_cannot_be_understood(tmp_path: Path, text: str) -> Non
 
 
 def test_one_file_alone_is_trained_on(tmp_path: Path) -> None:
-    name = next(f"{i}.mid" for i in itertools.count() if files._by_hash(f"{i}.mid") == "test")
+    name = next(f"{i}.mid" for i in itertools.count() if files.by_hash(f"{i}.mid") == "test")
     write_midi(tune(1), tmp_path / name)
     assert len(load_corpus(tmp_path, get_codec("melody")).train) == 3
 

@@ -77,7 +77,7 @@ def test_classes_are_folders(tmp_path: Path) -> None:
 
 
 def test_a_few_files_are_all_for_training(tmp_path: Path) -> None:
-    name = next(f"{k}.wav" for k in range(99) if labelled.files._by_hash(f"{k}.wav") == "test")
+    name = next(f"{k}.wav" for k in range(99) if labelled.files.by_hash(f"{k}.wav") == "test")
     ramp(tmp_path / name, 0.1)
     (tmp_path / name).with_suffix(".csv").write_text("0.01 440\n")
     assert len(load_labelled(tmp_path, CODEC, "curves", 64).train["y"]) == 1

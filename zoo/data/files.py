@@ -76,7 +76,7 @@ def splits(found: Iterable[File]) -> dict[str, Split]:
             split = split or _look_up(tables[parent], PurePosixPath(path.relative_to(parent).as_posix()))
             if parent == root:
                 break
-        result[name] = split or _by_hash(name)
+        result[name] = split or by_hash(name)
     return result
 
 
@@ -125,6 +125,7 @@ def _look_up(table: Mapping[str, Split], path: PurePosixPath) -> Split | None:
     return next((table[str(key)] for key in keys if str(key) in table), None)
 
 
-def _by_hash(name: str) -> Split:
+def by_hash(name: str) -> Split:
+    """80/10/10 by a hash of a name."""
     bucket = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[0] % 10
     return "test" if bucket == 0 else "valid" if bucket == 1 else "train"

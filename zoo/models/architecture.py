@@ -70,7 +70,8 @@ class Architecture:
         find it among their inputs as "prepared", or work it out again. None where there is no such thing.
       stepping: of a model that writes token by token, None for others. Its kernel "forward" gives logits [B, T, V] of
         every token of `x` [B, T] from those before it.
-      data: what it learns from: "notes", or sound with labels, "curves" or "classes" (see `zoo.data.labelled`).
+      data: what it learns from: "notes", or sound with labels, "curves" or "classes" (see `zoo.data.labelled`), or
+        "songs" (see `zoo.data.songs`), of which the task's `examples(song, config)` makes arrays [n, ...] by name.
       head: of a classifier, how it learns other classes.
     """
 

@@ -231,7 +231,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
     return load(out)
 
 
-def _tell(corpus: corpora.Corpus | corpora.Labelled, data: Path_, path: Path, verbose: bool) -> None:
+def _tell(corpus: corpora.Corpus | corpora.Labelled | corpora.Songs, data: Path_, path: Path, verbose: bool) -> None:
     """What the folder held; the files that can't be used go to `path` with the reason, a line each."""
     if corpus.skipped:
         path.write_text("".join(f"{name}: {reason}\n" for name, reason in corpus.skipped), encoding="utf-8")
@@ -302,14 +302,17 @@ def _data_table(found: Found) -> dict[str, Any]:
     return dict(_recipe(found)["data"]) if found.card is not None and found.card.recipe else {}
 
 
-def _corpus(data: Path_, found: Found, table: Mapping[str, Any]) -> corpora.Corpus | corpora.Labelled:
-    """The corpus of a folder by a recipe's [data] table; for a model that learns from labelled sound, that.
+def _corpus(data: Path_, found: Found, table: Mapping[str, Any]) -> corpora.Corpus | corpora.Labelled | corpora.Songs:
+    """The corpus of a folder by a recipe's [data] table; for a model that learns from labelled sound or songs, that.
 
     The table's `patterns` name data sets and its `codec` says what to take of their pieces. A folder that holds none of
     them is someone's own music: all of it is taken, as the model takes a single file.
     """
+    codec: Any = found.codec
+    if found.architecture.data == "songs":
+        task = importlib.import_module(f"zoo.tasks.{found.architecture.task}")
+        return corpora.load_songs(Path(data), codec, partial(task.examples, config=found.config))
     if found.architecture.data != "notes":
-        codec: Any = found.codec
         return corpora.load_labelled(Path(data), codec, found.architecture.data, found.config.window)
     options = {key: value for key, value in table.items() if key not in ("codec", "patterns", "samples", "transpose")}
     patterns = table.get("patterns", ("*",))
