@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -204,6 +205,6 @@ def test_the_data_set() -> None:
         left += sum(span.label == "X" for span in chords["full"])
         total += len(chords["full"])
         parts = entry.sections()
-        assert all(a.end == b.start for a, b in zip(parts, parts[1:], strict=False))
+        assert all(a.end == b.start for a, b in pairwise(parts))
         assert abs(parts[-1].end - len(entry.chroma()) * billboard.HOP / billboard.RATE) < 15
     assert left / total < 0.005  # of phrases whose bars could not be told from the reduced labels

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class Entry:
             heads = (line.lstrip("# ").partition(":") for line in lines if line.startswith("#"))
             timed = [line.partition("\t") for line in lines if not line.startswith("#")]
             rows = [(float(time), text.strip()) for time, _, text in timed]
-            if len(rows) < 2 or any(b[0] < a[0] for a, b in zip(rows, rows[1:], strict=False)):
+            if len(rows) < 2 or any(b[0] < a[0] for a, b in pairwise(rows)):
                 raise ValueError("its times don't ascend")
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: no annotation can be read ({error}); download it again") from None

@@ -1,4 +1,4 @@
-"""The sections of a song: what each is for ("verse", "chorus"), which are alike (their letters), and .lab files of them.
+"""The sections of a song: what each is for ("verse", "chorus"), which are alike (their letters), and .lab files.
 
 Annotators of SALAMI (Smith et al., ISMIR 2011) and of the McGill Billboard (Burgoyne et al., ISMIR 2011) choose the
 words freely; `function_of` brings them down to `FUNCTIONS`.
@@ -51,8 +51,8 @@ _LETTER = re.compile(r"[A-Z]'*")
 class Section:
     """A part of a song from `start` to `end` (s); `confidence` 0–1 is of the boundary at its start.
 
-    `label` says what it is for, in the annotator's word or one of `FUNCTIONS`, "" for nothing; sections that sound alike
-    share a `letter`, "" where nobody said.
+    `label` says what it is for, in the annotator's word or one of `FUNCTIONS`, "" for nothing; sections that sound
+    alike share a `letter`, "" where nobody said.
     """
 
     start: float
