@@ -98,6 +98,7 @@ def test_short_sound_is_repeated(model: Tags) -> None:
 
 def test_another_length_compiles_nothing(model: Tags) -> None:
     model.tag((chords(1.0), RATE))
+    model.embed((chords(1.0), RATE))
     compiled: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
     try:
