@@ -128,7 +128,7 @@ def main() -> None:
                 rows += rows_of(contestant, model, steps, environment)
         rows.append(cold_start(model, environment))
     device = re.sub(r"[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-")
-    bench.write_csv(rows, options.out / f"{device}.csv")
+    table.put(rows, options.out / f"{device}.csv")
     table.plot(rows, options.out / f"{device}.png")
     print(table.markdown(options.out))
 

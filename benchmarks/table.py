@@ -14,19 +14,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.tasks import bench
+
 RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 MISSING = "not measured"
 PLATFORMS = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
 BATCHES = (1, 64, 512)
+LISTENING = ("track", "network", "transcribe", "tag", "chords")  # the operations of `benchmarks/listening.py`
 
 Row = Mapping[str, Any]
 
 
-def read(folder: Path) -> list[Row]:
+def read(folder: Path, pattern: str = "*.csv") -> list[Row]:
     """The rows of all devices, as text."""
     rows: list[Row] = []
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(folder.glob(pattern)):
         with open(path, newline="") as file:
             rows += csv.DictReader(file)
     return rows
@@ -39,11 +42,41 @@ def value(rows: Iterable[Row], field: str, **wanted: Any) -> float:
     return statistics.median(numbers) if numbers else math.nan
 
 
+def put(rows: Sequence[Row], path: Path) -> None:
+    """Writes rows into a CSV file, in place of those it has of the same models and operations; all others stay."""
+    new = {(row["model"], row["operation"]) for row in rows}
+    old = read(path.parent, path.name) if path.exists() else []
+    bench.write_csv([row for row in old if (row["model"], row["operation"]) not in new] + [*rows], path)
+
+
 def markdown(folder: Path = RESULTS) -> str:
-    """A table for each model: sequences a second when sampling, training steps a second, for each device and system."""
+    """A table for each model that generates, sampling and training on each device, and one of those that listen."""
     rows = read(folder)
-    models = sorted({row["model"] for row in rows}) or ["music-vae/mel-2bar"]
-    return "\n\n".join(_table(model, [row for row in rows if row["model"] == model]) for model in models)
+    heard = [row for row in rows if row["operation"] in LISTENING]
+    models = sorted({row["model"] for row in rows if row not in heard}) or ["music-vae/mel-2bar"]
+    tables = [_table(model, [row for row in rows if row["model"] == model]) for model in models]
+    return "\n\n".join([*tables, _listening(heard)])
+
+
+def _listening(rows: Sequence[Row]) -> str:
+    lines = [["device", "model", "system", "times real time", "of ours", "first call, s", "memory, MB"]]
+    lines.append(["---", "---", "---", *["---:"] * 4])
+    for platform, title in PLATFORMS.items():
+        here = [row for row in rows if row["platform"] == platform]
+        if not here:
+            lines.append([title, "all", "zoo", *[MISSING] * 4])
+        ours = {(row["device"], row["model"], row["operation"]): row for row in here if row["system"] == "zoo"}
+        for row in here:
+            mine = ours.get((row["device"], row["model"], row["operation"]), {})
+            speed, own = float(row["real_time"]), float(mine.get("real_time", math.nan))
+            cells = [_cell(speed), f"{speed / own:.2f}"]
+            cells += [_cell(float(row[name])) for name in ("compile_s", "memory_mb")]
+            lines.append([row["device"], f"{row['model']}: {row['operation']}", _name(row["system"], [row]), *cells])
+    notes = (
+        "Models that listen, from a decoded waveform to what a user gets, in processor time. The first call loads and "
+    )
+    notes += "compiles, the zoo's from a warm compilation cache."
+    return f"{notes}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _table(model: str, rows: Sequence[Row]) -> str:

@@ -321,6 +321,23 @@ def test_drum_windows_of_real_drummers_are_note_seqs():
         assert {window.tobytes() for window in codec.windows(score, pad=False)} == note_seq_drums(score, 2)
 
 
+def test_varied_drums():
+    """Bars, hi-hat and ride, and toms change places, and a drum may fall silent; all else stays."""
+    codec = get_codec("drums")
+    windows = RNG(0).integers(1, 512, (400, 32)).astype(np.int32)
+    varied = codec.vary(windows, RNG(1))
+    assert varied.dtype == np.int32
+    np.testing.assert_array_equal(varied, codec.vary(windows, RNG(1)))
+    was, now = (np.sort((w[..., None] >> np.arange(9) & 1).sum(axis=1), axis=1) for w in (windows, varied))
+    fewer = (was != now).any(axis=1)  # hits of each drum, whichever it is
+    assert 0.2 < fewer.mean() < 0.45
+    turned = (np.roll(varied, 16, axis=1) & 3 == windows & 3).all(axis=1)  # kick and snare keep their parts
+    straight = (varied & 3 == windows & 3).all(axis=1)
+    assert 0.15 < turned.mean() < 0.35
+    assert (turned | straight | fewer).all()
+    assert 0.1 < (varied == windows).all(axis=1).mean() < 0.5
+
+
 def test_drums_without_usable_notes():
     for name in ("drums", "groove"):
         codec = get_codec(name)

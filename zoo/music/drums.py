@@ -20,6 +20,7 @@ Tokens: TypeAlias = npt.NDArray[np.int32]
 
 DRUMS = ("kick", "snare", "closed hi-hat", "open hi-hat", "low tom", "mid tom", "high tom", "crash", "ride")
 CLASSES = 2 ** len(DRUMS)
+_CLOSED, _TOMS, _RIDE = 2, slice(4, 7), 8
 NO_HIT = 0
 
 # MIDI pitches of each drum. "gm" takes in all percussion of General MIDI (Magenta's REDUCED_DRUM_PITCH_CLASSES);
@@ -108,6 +109,26 @@ class DrumsCodec:
     def transpose(self, windows: Tokens, semitones: npt.ArrayLike) -> Tokens:
         """The windows as they are: drums have no key."""
         return windows
+
+    def vary(self, windows: Tokens, rng: np.random.Generator) -> Tokens:
+        """Windows [W, T] as another drummer might have played them, for training.
+
+        In one of two the bars come in another order. In one of four the closed hi-hat and the ride change places; in
+        one of two the toms do, whichever with whichever; and in one of three a drum is silent.
+        """
+        order = np.argsort(rng.random((len(windows), self.bars)) * rng.integers(0, 2, (len(windows), 1)), axis=1, kind="stable")
+        bars = windows.reshape(len(windows), self.bars, STEPS_PER_BAR)
+        moved = np.take_along_axis(bars, order[..., None], axis=1).reshape(windows.shape)
+        drum = np.tile(np.arange(len(DRUMS)), (len(windows), 1))  # [W, 9]: the drum that plays this one's part
+        swapped = rng.random(len(windows)) < 1 / 4
+        drum[np.ix_(swapped, (_CLOSED, _RIDE))] = (_RIDE, _CLOSED)
+        mixed = rng.random(len(windows)) < 1 / 2
+        drum[mixed, _TOMS] = rng.permuted(drum[mixed, _TOMS], axis=1)
+        weight = 1 << drum
+        silent = rng.integers(0, len(DRUMS), len(windows))
+        weight[(np.arange(len(DRUMS)) == silent[:, None]) & (rng.random((len(windows), 1)) < 1 / 3)] = 0
+        found: Tokens = np.einsum("wtd,wd->wt", bits(moved), weight).astype(windows.dtype)
+        return found
 
 
 def kit_notes(score: Score, kit: str) -> Score:

@@ -31,6 +31,7 @@ Path_ = str | os.PathLike[str]
 RATE, HEAD_RATE = 3e-4, 3e-3  # of fine-tuning: a whole network's, a new last layer's
 EVALUATION_BATCH = 256
 EVALUATION_NUMBERS = 1 << 20  # in a batch at most, of long examples
+LEARNING = ("codec", "patterns", "samples", "transpose", "vary")  # what a [data] table says beside how to cut windows
 VALIDATION_WINDOWS = 1024  # a fixed draw of them is enough to see the curve
 
 
@@ -257,14 +258,14 @@ def keep(module: nnx.Module, found: Found, patterns: Sequence[str]) -> nnx.Modul
 def _batches(
     windows: np.ndarray | corpora.Examples, found: Found, recipe: Mapping[str, Any], start: int
 ) -> Iterator[dict[str, Any]]:
-    """Batches from step `start` on, transposed by the recipe's range of semitones."""
+    """Batches from step `start` on, transposed by the recipe's range of semitones, or varied as its codec can."""
     lowest, highest = recipe["data"].get("transpose", (0, 0))
 
     def transpose(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return found.codec.transpose(batch, rng.integers(lowest, highest + 1, len(batch)))
 
-    settings = recipe["train"]
-    augment = transpose if (lowest, highest) != (0, 0) else None
+    settings, codec = recipe["train"], cast(Any, found.codec)
+    augment = codec.vary if recipe["data"].get("vary") else transpose if (lowest, highest) != (0, 0) else None
     return corpora.batches(windows, settings["batch_size"], settings.get("seed", 0), start, augment)
 
 
@@ -314,7 +315,7 @@ def _corpus(data: Path_, found: Found, table: Mapping[str, Any]) -> corpora.Corp
         return corpora.load_songs(Path(data), codec, partial(task.examples, config=found.config))
     if found.architecture.data != "notes":
         return corpora.load_labelled(Path(data), codec, found.architecture.data, found.config.window)
-    options = {key: value for key, value in table.items() if key not in ("codec", "patterns", "samples", "transpose")}
+    options = {key: value for key, value in table.items() if key not in LEARNING}
     patterns = table.get("patterns", ("*",))
     if patterns == ("*",) or not _holds(data, table):
         return corpora.load_corpus(Path(data), found.codec, **options)

@@ -1,18 +1,16 @@
-"""Times the package musicnn from a decoded waveform to its taggram: `python bench.py --seconds 30`.
+"""musicnn's package, from a decoded waveform to the taggram; `benchmarks/listening.py` tells it when.
 
-Prints a JSON line for each model and way of calling it: the seconds of every call after a first that isn't counted.
-"package" is `musicnn.extractor.extractor` as its users call it, which builds the network and reads its weights at each
-call; "session" is the same with both done once before: the spectrogram by its own `batch_data`, then its own graph, a
-patch at a time as the package has it. Set TF_USE_LEGACY_KERAS=1.
+Operations are such as "MTT_vgg package": `musicnn.extractor.extractor` as its users call it, which builds the network
+and reads its weights at each call; and "MTT_vgg session", the same with both done once before: the spectrogram by its
+own `batch_data`, then its own graph, a patch at a time as the package has it. Set TF_USE_LEGACY_KERAS=1.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import time
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import librosa
@@ -22,33 +20,23 @@ import tensorflow as tf
 from musicnn import extractor as package
 from musicnn import models
 
+from benchmarks.peers.turns import answer
+
 FRAMES, BANDS, TAGS = 187, 96, 50
 MODELS = ("MTT_musicnn", "MTT_vgg")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of the sound")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", 0)))
-    options = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
-    sound = noise(options.seconds)
+def main(path: str) -> None:
+    threads = int(os.environ.get("OMP_NUM_THREADS", 0))
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    sound, _ = librosa.load(path, sr=16000)
     librosa.load = lambda path, sr: (sound, sr)  # from a decoded waveform: reading a file isn't what is compared
-    for name, operation, call in operations(sound):
-        times = []
-        for _ in range(options.runs + 1):
-            begin = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - begin)
-        row = {"system": f"musicnn {operation}", "version": f"musicnn 0.1.0, tensorflow {tf.__version__}"}
-        row |= {"model": name, "operation": "taggram", "seconds_of_sound": options.seconds, "times": times[1:]}
-        print(json.dumps(row), flush=True)
+    answer(dict(operations()), f"musicnn 0.1.0, tensorflow {tf.__version__}")
 
 
-def operations(sound: np.ndarray) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-    """(model, way, call), one after another."""
+def operations() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(model and way, call), one after another."""
     for name in MODELS:
         graph = tf.Graph()
         with graph.as_default(), tf.name_scope("model"):
@@ -64,17 +52,9 @@ def operations(sound: np.ndarray) -> Iterator[tuple[str, str, Callable[[], Any]]
             parts = [session.run(tags, {x: patch[None], training: False}) for patch in patches]
             return np.concatenate(parts)
 
-        yield name, "session", taggram
-        yield name, "package", lambda name=name: package.extractor("", model=name, extract_features=False)
-
-
-def noise(seconds: float) -> np.ndarray:
-    """Quiet pink noise at 16 kHz, float32: loud sound overflows the package's float16."""
-    rng = np.random.default_rng(0)
-    spectrum = np.fft.rfft(rng.standard_normal(int(16000 * seconds)))
-    sound = np.fft.irfft(spectrum / np.sqrt(np.maximum(1, np.arange(len(spectrum)))))
-    return (0.05 * sound / np.abs(sound).max()).astype(np.float32)
+        yield f"{name} session", taggram
+        yield f"{name} package", partial(package.extractor, "", model=name, extract_features=False)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
