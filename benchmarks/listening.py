@@ -119,7 +119,7 @@ def contest(trial: Trial, rounds: int, pythons: dict[str, str]) -> list[bench.Ro
         commands = [("zoo", trial.operation, ours, environment)]
         for peer, operation in trial.peers:
             python = pythons.get(peer, str(HERE / "peers" / peer / ".venv" / "bin" / "python"))
-            if Path(python).exists():
+            if Path(python).is_file():
                 command = [python, str(HERE / "peers" / peer / "bench.py"), path]
                 commands.append((f"{peer}, {operation}", operation, command, environment))
             else:

@@ -116,12 +116,14 @@ class DrumsCodec:
         In one of two the bars come in another order. In one of four the closed hi-hat and the ride change places; in
         one of two the toms do, whichever with whichever; and in one of three a drum is silent.
         """
-        order = np.argsort(rng.random((len(windows), self.bars)) * rng.integers(0, 2, (len(windows), 1)), axis=1, kind="stable")
+        order = np.argsort(
+            rng.random((len(windows), self.bars)) * rng.integers(0, 2, (len(windows), 1)), axis=1, kind="stable"
+        )
         bars = windows.reshape(len(windows), self.bars, STEPS_PER_BAR)
         moved = np.take_along_axis(bars, order[..., None], axis=1).reshape(windows.shape)
         drum = np.tile(np.arange(len(DRUMS)), (len(windows), 1))  # [W, 9]: the drum that plays this one's part
         swapped = rng.random(len(windows)) < 1 / 4
-        drum[np.ix_(swapped, (_CLOSED, _RIDE))] = (_RIDE, _CLOSED)
+        drum[swapped, _CLOSED], drum[swapped, _RIDE] = _RIDE, _CLOSED
         mixed = rng.random(len(windows)) < 1 / 2
         drum[mixed, _TOMS] = rng.permuted(drum[mixed, _TOMS], axis=1)
         weight = 1 << drum
