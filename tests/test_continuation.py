@@ -12,6 +12,7 @@ from flax import nnx
 
 from zoo.cli import main
 from zoo.errors import InputError
+from zoo.models import event_rnn
 from zoo.models.music_transformer import ARCHITECTURE, Config, MusicTransformer
 from zoo.music import io
 from zoo.music.codecs import get_codec
@@ -175,3 +176,35 @@ def test_the_command_line(
         assert code == (1 if message else 0), error
         assert message in error
     assert isinstance(load(weights), Continuation)
+
+
+def test_over_chords(
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chords given to a model that improvises over them decide what it writes, and how much."""
+    monkeypatch.chdir(tmp_path)
+    config = event_rnn.Config(steps=16, units=(8,), context="chord", keep=1.0)
+    facts = {"architecture": "event-rnn", "config": asdict(config), "codec": {"name": "lead-sheet", "bars": 1}}
+    found = Found("improv", event_rnn.ARCHITECTURE, config, get_codec("lead-sheet", bars=1), facts, dict)
+    module = event_rnn.EventRNN(config, rngs=nnx.Rngs(0))
+    module.layers[0].kernel[...] *= 20  # so that even random weights heed what they are given
+    improv = str(Continuation(module, found).save(tmp_path / "improv.safetensors"))
+
+    def written(folder: str, *options: str) -> list[Score]:
+        command = ["generate", improv, "-n", "2", "--temperature", "1", "--midi-only", "--out", folder, *options]
+        assert main(command) == 0
+        return [io.read(path) for path in sorted(Path(folder).glob("*.mid"))]
+
+    one, again, other = (written(f"{i}", "--chords", c) for i, c in enumerate(("C F#m7", "C F#m7", "Bb/D N.C.")))
+    assert [a.pitch.tolist() for a in one] == [b.pitch.tolist() for b in again]
+    assert [a.pitch.tolist() for a in one] != [b.pitch.tolist() for b in other]
+    assert max(score.quarters for score in one) > 4.0
+    assert max(score.quarters for score in written("3", "--chords", "C F", "--steps", "16")) <= 4.0
+    capsys.readouterr()
+    for name, chords, message in (
+        (improv, "C Hm", "'Hm' is no chord symbol"),
+        (improv, " ", "names no chord"),
+        (weights, "C", "is given no chords"),
+    ):
+        assert main(["generate", name, "--chords", chords, "--midi-only"]) == 1
+        assert message in capsys.readouterr().err

@@ -41,6 +41,7 @@ def add(verbs: Verbs) -> None:
         zoo generate music-vae/drums-2bar -n 8 --seed 7 --out beats
         zoo generate runs/mine -n 100 --temperature 1 --midi-only
         zoo generate music-transformer/jsb --seconds 30 --top-p 0.95
+        zoo generate improv-rnn --chords "C Am F G7"
         """,
     )  # fmt: skip
     add_model(parser, DEFAULT)
@@ -49,6 +50,8 @@ def add(verbs: Verbs) -> None:
     add_length(parser)
     help_ = "with a latent model: also go from the first to the last"
     parser.add_argument("--interpolate", type=whole(2), metavar="STEPS", help=help_)
+    help_ = "with a model that improvises over chords: their symbols, a bar each"
+    parser.add_argument("--chords", metavar="SYMBOLS", help=help_)
     add_seed(parser)
     add_out(parser)
 
@@ -144,6 +147,18 @@ def length_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names} | {"key": args.seed}
 
 
+def chord_options(model: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """What `--chords` brought: the model's context, and as many steps unless a length was asked for."""
+    if args.chords is None:
+        return {}
+    if not hasattr(getattr(model, "coder", None), "chords"):
+        raise InputError(f"{model.name}: is given no chords; leave out --chords, or choose improv-rnn")
+    context = model.coder.chords(args.chords.split())
+    if not len(context):
+        raise InputError("--chords: names no chord; write such as 'C Am F G7', one a bar")
+    return {"context": context} | ({} if args.seconds or args.steps else {"steps": len(context)})
+
+
 def add_window(parser: Parser) -> None:
     """`--window`, where a model takes one window of a piece."""
     help_ = "which window of a longer piece, from 0; negative ones from its end (default: 0)"
@@ -171,8 +186,10 @@ def generate(args: argparse.Namespace) -> None:
     model = load(args.model, "latent", "continuation", "infill")
     if model.architecture.task != "latent" and args.interpolate:
         raise InputError(f"{model.name}: has no latent vectors to interpolate; leave out --interpolate")
+    chords = chord_options(model, args)
     if model.architecture.task == "continuation":
-        scores = model.scores(model.write(args.n, qpm=args.qpm, **length_options(args)), args.qpm)
+        options = length_options(args) | chords
+        scores = model.scores(model.write(args.n, qpm=args.qpm, **options), args.qpm)
     else:
         if args.seconds or args.steps or args.top_k or args.top_p < 1:
             raise InputError(f"{model.name}: writes whole windows; leave out --seconds, --steps, --top-k and --top-p")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import numpy as np
@@ -14,7 +15,9 @@ _THERE = 1 << 20
 @cache
 def pack_chord(symbol: str) -> int:
     """A symbol as 1 << 20 | bass << 16 | root << 12 | a bit for each pitch class; 0 for none and what can't be read."""
-    from note_seq import chord_symbols_lib
+    with warnings.catch_warnings():  # note_seq imports what is deprecated
+        warnings.simplefilter("ignore")
+        from note_seq import chord_symbols_lib
 
     try:
         pitches = chord_symbols_lib.chord_symbol_pitches(symbol)

@@ -19,6 +19,8 @@ from zoo.music.melody import FIRST_PITCH, MIN_PITCH, Line, Tokens
 from zoo.music.melody_events import MelodyEventsCodec, shift_to_c
 from zoo.music.score import Score
 
+NONE = ("N.C.", "NC", "N")  # how to write that there is no chord
+
 
 @dataclass(frozen=True)
 class LeadSheetCodec(MelodyEventsCodec):
@@ -53,7 +55,14 @@ class LeadSheetCodec(MelodyEventsCodec):
         return super().decode(tokens[:, 0] if tokens.ndim > 1 else tokens, qpm, velocity)
 
     def chords(self, symbols: list[str], steps: int = STEPS_PER_BAR) -> npt.NDArray[np.int32]:
-        """Packed chords of `steps` steps each, int32 [steps · symbols], for a model's `context`; moved by `shift`."""
+        """Packed chords of `steps` steps each, int32 [steps · symbols], for a model's `context`; moved by `shift`.
+
+        Raises:
+          InputError: a symbol that can't be read.
+        """
+        for symbol in symbols:
+            if symbol not in NONE and pack_chord(symbol) == NO_CHORD:
+                raise InputError(f"{symbol!r} is no chord symbol; write such as C, Am, F#m7, Bb/D, or N.C. for none")
         packed = np.repeat(np.array([pack_chord(symbol) for symbol in symbols], np.int32), steps)
         return packed if self.shift == -128 else move_chords(packed, self.shift)
 
