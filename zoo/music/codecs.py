@@ -18,6 +18,7 @@ from zoo.music.keys import KeysCodec
 from zoo.music.lead_sheet import LeadSheetCodec
 from zoo.music.melody import MelodyCodec
 from zoo.music.melody_events import MelodyEventsCodec
+from zoo.music.melody_notes import MelodyNotesCodec
 from zoo.music.performance import PerformanceCodec
 from zoo.music.pianoroll import PianorollCodec
 from zoo.music.score import Score
@@ -55,7 +56,7 @@ class Codec(Protocol):
     Attributes:
       name: as `get_codec` takes it.
       kind: "categorical" (one token a step), "multitrack" (a token a track and step), "groove" (real values),
-        "pianoroll" (0 or 1 a key and step), or "sequence" (a `SequenceCodec`).
+        "pianoroll" (0 or 1 a key and step), "notes" (some numbers a note), or "sequence" (a `SequenceCodec`).
       bars, steps, steps_per_quarter: length of a window and its grid; `steps` is T.
       classes: number of tokens; a tuple, one number a track, for "multitrack"; numbers a step for the others.
     """
@@ -94,6 +95,7 @@ class Codec(Protocol):
 _ALL = (
     MelodyCodec,
     MelodyEventsCodec,
+    MelodyNotesCodec,
     LeadSheetCodec,
     DrumsCodec,
     TrioCodec,

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,7 @@ from zoo.errors import CardError, InputError, WeightsError
 from zoo.music.codecs import get_codec
 from zoo.nn.precision import check_precision, products
 from zoo.tasks import bind, heads, load
-from zoo.tasks.continuation import Continuation
-from zoo.tasks.model import Found, Model, build, dotted, fill, find, use_compilation_cache
+from zoo.tasks.model import Found, MeasuresPieces, Model, build, dotted, fill, find, use_compilation_cache
 from zoo.training.params import flatten, matching
 
 Path_ = str | os.PathLike[str]
@@ -127,7 +126,8 @@ def evaluate(
       samples: also draw so many windows and compare them with the split's own; see `zoo.tasks.statistics`.
       limit: at most so many windows, drawn by `seed`.
 
-    Of a model that writes token by token also `nll`, over whole pieces; see `Continuation.measure`.
+    A model that can `measure` whole pieces adds what it finds there: one that writes token by token its `nll`, see
+    `Continuation.measure`, one that finds melodies their F1 beside a baseline's, see `MelodyFinder.measure`.
 
     A task that has an `evaluate` of its own, such as transcription, says there what it measures on which data.
     """
@@ -147,10 +147,10 @@ def evaluate(
         raise InputError(f"{data}: no piece of it falls into {split}; add pieces, or choose another split")
     compiled = _compile_evaluation(model.architecture.evaluate, model.graph)
     measured = measure(compiled, model.state, _draw(windows, limit, seed), seed)
-    if model.architecture.stepping:
+    if isinstance(model, MeasuresPieces):
         named = {key: value for key, value in _data_table(found).items() if key in ("patterns", "meters")}
         pieces = corpora.load_pieces(Path(data), split, **(named if _holds(data, named) else {}))
-        measured |= cast(Continuation, model).measure(score for _, score in pieces)
+        measured |= model.measure(score for _, score in pieces)
     if samples:
         from zoo.tasks import statistics
 

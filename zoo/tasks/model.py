@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from zoo import registry, weights
 from zoo.errors import InputError, WeightsError
 from zoo.models.architecture import Architecture
 from zoo.music.codecs import Codec, get_codec
+from zoo.music.score import Score
 from zoo.nn.precision import check_precision, products
 from zoo.weights import cards
 from zoo.weights.cache import cache_folder
@@ -108,6 +109,15 @@ class Description(NamedTuple):
 
     table: dict[str, Any]
     lanes: list[Lane]
+
+
+@runtime_checkable
+class MeasuresPieces(Protocol):
+    """What a model offers whose quality shows in whole pieces, not in windows of them."""
+
+    def measure(self, pieces: Iterable[Score]) -> dict[str, float]:
+        """Metrics over all pieces."""
+        ...
 
 
 class Model:
