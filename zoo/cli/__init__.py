@@ -2,11 +2,13 @@
 
 parser.py     arguments, their help, and what a typing error is told
 text.py       tables, sizes and JSON
+attention.py  --attention of any verb
 catalogue.py  list, info, cite
 doctor.py     doctor
 music.py      generate, interpolate, encode, decode, reconstruct, render
 sequences.py  continue, score
 listening.py  transcribe, chords, analyze
+melody.py     melody
 tags.py       tag
 pitch.py      pitch
 voices.py     harmonize, infill, genie

@@ -158,16 +158,20 @@ def say(args: argparse.Namespace, text: str) -> None:
         print(text)
 
 
-def listen(args: argparse.Namespace, tell: Callable[[Path, str], Any]) -> None:
-    """Calls `tell(path, stem of its files)` for each recording, and prints the answers together as JSON if asked to.
+def listen(args: argparse.Namespace, tell: Callable[[Path, str], Any], kinds: tuple[str, ...] = ("sound",)) -> None:
+    """Calls `tell(path, stem of its files)` for each file, and prints the answers together as JSON if asked to.
 
-    One that fails is told on stderr and stops none; that there was one is an InputError at the end.
+    Of folders those of the `kinds` "sound" and "notes" are taken. One that fails is told on stderr and stops none; that
+    there was one is an InputError at the end.
     """
     from tqdm import tqdm
 
-    from zoo.music.audio import find
+    from zoo.music import audio, io
 
-    paths, told, failed = find(args.files), {}, 0
+    rooms = [{"sound": audio, "notes": io}[kind] for kind in kinds]
+    suffixes = frozenset().union(*(room.SUFFIXES for room in rooms))
+    paths = audio.find(args.files, suffixes, ", and no files of ".join(room.FILES for room in rooms))
+    told, failed = {}, 0
     for path, stem in zip(tqdm(paths, unit="file", delay=2, disable=None), stems([*map(str, paths)]), strict=True):
         try:
             told[str(path)] = tell(path, stem)
@@ -179,4 +183,5 @@ def listen(args: argparse.Namespace, tell: Callable[[Path, str], Any]) -> None:
     if args.json:
         print_json(told)
     if failed:
-        raise InputError(f"{failed} of {len(paths)} recordings failed, as told above")
+        what = "recordings" if kinds == ("sound",) else "files"
+        raise InputError(f"{failed} of {len(paths)} {what} failed, as told above")

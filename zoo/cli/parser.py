@@ -47,7 +47,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _build() -> tuple[Parser, Verbs]:
-    from zoo.cli import catalogue, doctor, learning, listening, music, pitch, sequences, tags, voices
+    from zoo.cli import catalogue, doctor, learning, listening, melody, music, pitch, sequences, tags, voices
 
     parser = Parser(
         prog="zoo",
@@ -58,7 +58,7 @@ def _build() -> tuple[Parser, Verbs]:
     )
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", prog="zoo", required=True, help=argparse.SUPPRESS)
-    for module in (catalogue, music, sequences, voices, listening, pitch, tags, learning, doctor):
+    for module in (catalogue, music, sequences, voices, listening, melody, pitch, tags, learning, doctor):
         module.add(verbs)
     lines = [f"  {name:<12} {(verb.description or '').splitlines()[0]}" for name, verb in verbs.choices.items()]
     parser.epilog = "verbs:\n" + "\n".join(lines) + "\n\n`zoo VERB --help` has examples. Begin with: zoo generate"

@@ -13,7 +13,7 @@ averaged, then resampled by soxr at its high quality: what librosa does, and so 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ Samples: TypeAlias = npt.NDArray[np.float32]
 AudioSource: TypeAlias = str | os.PathLike[str] | tuple[npt.NDArray[Any] | Iterable[npt.NDArray[Any]], int]
 
 SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"])
+FILES = "sound in it; WAV, FLAC, OGG and MP3 are"  # for messages
 _BLOCK_SECONDS = 30.0
 
 
@@ -141,8 +142,12 @@ def duration(path: Path) -> float | None:
         return None
 
 
-def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find(
+    paths: Iterable[str | os.PathLike[str]], suffixes: Collection[str] = SUFFIXES, what: str = FILES
+) -> list[Path]:
     """Files as they are, and all files of sound in folders, at any depth, sorted; none that are hidden.
+
+    So it is with files of other `suffixes`, of which messages say `what` they are.
 
     Raises:
       InputError: a folder without any. A file that isn't there is for its reader to report.
@@ -155,12 +160,12 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         inside = [
             file
             for file in path.rglob("*")
-            if file.suffix.lower() in SUFFIXES
+            if file.suffix.lower() in suffixes
             and file.is_file()
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
         ]
         if not inside:
-            raise InputError(f"{path}: no files of sound in it; WAV, FLAC, OGG and MP3 are")
+            raise InputError(f"{path}: no files of {what}")
         found += sorted(inside)
     return found
 

@@ -42,6 +42,7 @@ SUFFIXES = frozenset(
         ".textproto",
     ]
 )  # by which files are found in a folder
+FILES = "notes in it; MIDI, MusicXML, MXL, ABC, **kern and NoteSequences are"  # for messages
 _MAX_BYTES = 64 << 20
 
 _FOREIGN = {  # how files that hold no notes begin

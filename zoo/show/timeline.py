@@ -60,10 +60,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Notes:
-    """Notes in time."""
+    """Notes in time; those of `marked`, bool [N], stand out against the others, which are grey."""
 
     title: str
     score: Score
+    marked: npt.NDArray[np.bool_] | None = None
 
 
 Lane: TypeAlias = Spans | Heat | Curve | Notes
@@ -114,6 +115,13 @@ def pitch_range(lane: Curve | Notes) -> tuple[int, int]:
     return low - wider // 2, high + wider - wider // 2
 
 
+def layers(lane: Notes) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """The colours of its notes and which have them, bool [N], from the back to the front."""
+    if lane.marked is None:
+        return [(COLOURS[0], np.ones(len(lane.score), np.bool_))]
+    return [(NEUTRAL, ~lane.marked), (COLOURS[0], lane.marked)]
+
+
 def hue(key: int | None) -> str:
     """A colour for each of 12 keys; for pitch classes, neighbours on the circle of fifths look alike."""
     if key is None:
@@ -155,8 +163,10 @@ def _draw(axes: Axes, lane: Lane, left: float, right: float) -> None:
     else:
         _keys(axes, *pitch_range(lane), left, right)
         start, end = lane.score.seconds_at(lane.score.start), lane.score.seconds_at(lane.score.end)
-        seen = np.flatnonzero(~lane.score.is_drum & (start < right) & (end > left))
-        _boxes(axes, [(start[i], lane.score.pitch[i] - 0.42, end[i] - start[i], 0.84) for i in seen], COLOURS[0])
+        seen = ~lane.score.is_drum & (start < right) & (end > left)
+        for colour, group in layers(lane):
+            shown = np.flatnonzero(seen & group)
+            _boxes(axes, [(start[i], lane.score.pitch[i] - 0.42, end[i] - start[i], 0.84) for i in shown], colour)
 
 
 def _boxes(axes: Axes, boxes: Sequence[tuple[float, float, float, float]], colour: str) -> None:

@@ -19,7 +19,7 @@ from zoo.show.html import POLICY
 from zoo.show.layout import BLACK, pitch_name
 from zoo.show.sampler import Sound
 from zoo.show.template import SCRIPT, STYLE
-from zoo.show.timeline import Curve, Heat, Lane, Notes, Spans, hue, pitch_range, pooled
+from zoo.show.timeline import NEUTRAL, Curve, Heat, Lane, Notes, Spans, hue, layers, pitch_range, pooled
 
 SCALE, WIDEST = 42.0, 30000.0  # pixels a second, and in all; what is wider scrolls
 GUTTER = 118  # pixels, for the lanes' names and rows
@@ -184,13 +184,15 @@ def _notes(lane: Notes, top: float, seconds: float) -> Iterator[str]:
     _, high = pitch_range(lane)
     score = lane.score
     start, end = score.seconds_at(score.start), score.seconds_at(score.end)
-    for i in np.flatnonzero(~score.is_drum):
-        pitch = int(score.pitch[i])
-        yield (
-            f'<rect class="note" style="fill:var(--c0)" x="{100 * start[i] / seconds:.4f}%" '
-            f'width="{max(100 * (end[i] - start[i]) / seconds, 1e-3):.4f}%" y="{top + SEMITONE * (high - pitch):.1f}" '
-            f'height="{SEMITONE}" rx="1.5"><title>{pitch_name(pitch)}</title></rect>'
-        )
+    for colour, group in layers(lane):
+        fill = f"fill:{colour}" if colour == NEUTRAL else "fill:var(--c0)"
+        for i in np.flatnonzero(group & ~score.is_drum):
+            pitch = int(score.pitch[i])
+            width, y = max(100 * (end[i] - start[i]) / seconds, 1e-3), top + SEMITONE * (high - pitch)
+            yield (
+                f'<rect class="note" style="{fill}" x="{100 * start[i] / seconds:.4f}%" width="{width:.4f}%" '
+                f'y="{y:.1f}" height="{SEMITONE}" rx="1.5"><title>{pitch_name(pitch)}</title></rect>'
+            )
 
 
 def _picture(values: npt.NDArray[np.floating]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax.numpy as jnp
@@ -33,7 +34,6 @@ Table: TypeAlias = list[dict[str, float | int]]
 
 ROWS = 8  # windows at once
 AS_LIKELY_AS_NOT = 0.5
-NAMES = ("MELODY", "ACCOMPANIMENT")
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,10 @@ class Melody:
         """Its notes alone."""
         return self.score.select(self.chosen)
 
-    def parted(self) -> Score:
-        """The whole piece: MELODY is its first track, and its others follow without those notes."""
-        names = tuple(name or f"Part {i + 1}" for i, name in enumerate(self.score.track_names))
-        more = 1 + int(self.score.track.max(initial=0)) - len(names)
-        names += tuple(NAMES[1] if more == 1 else f"Part {len(names) + i + 1}" for i in range(more))
-        track = np.where(self.chosen, 0, self.score.track + 1).astype(np.int32)
-        return replace(self.score, track=track, track_names=(NAMES[0], *names), bends=_moved(self.score.bends))
+    @property
+    def accompaniment(self) -> Score:
+        """All other notes."""
+        return self.score.select(~self.chosen)
 
     def table(self) -> Table:
         """The melody for JSON: start and end in seconds, pitch, velocity, and how sure it is."""
@@ -74,20 +71,17 @@ class Melody:
             for a, b, p, v, s in zip(*columns, strict=True)
         ]  # fmt: skip
 
-    def coloured(self) -> Score:
-        """Two tracks, melody and accompaniment, for pictures."""
-        return replace(self.score, track=np.where(self.chosen, 0, 1).astype(np.int32), track_names=NAMES)
-
     def lanes(self) -> list[Lane]:
-        """All notes, the melody in a colour of its own."""
+        """All notes, the melody standing out."""
         from zoo.show.timeline import Notes
 
-        return [Notes("notes", self.coloured())]
+        return [Notes("melody", self.score, self.chosen)]
 
+    def plot(self, path: str | os.PathLike[str], title: str = "") -> Path:
+        """A PNG of all notes, the melody standing out. Raises InputError if `path` can't be written."""
+        from zoo.show.timeline import draw
 
-def _moved(bends: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Bends stay with the tracks that were bent, which are now one further on."""
-    return bends + np.array([0.0, 1.0, 0.0]) if len(bends) else bends
+        return draw(self.lanes(), float(self.score.seconds_at(self.score.quarters)), path, title)
 
 
 class MelodyFinder(Model):
