@@ -2,9 +2,10 @@
 
 A note is the sum of the embeddings of a few small numbers (`zoo.music.melody_notes`), as the compound words of
 MidiBERT-Piano (Chou et al. 2021, arXiv:2107.05223) are, whose task and data these are too: POP909's three tracks, put
-together. The network is ours, smaller by two orders: a pre-norm encoder with relative positions (counted in notes) and
-one logit a note, learnt from random weights. Pitches are moved about in training; neither track nor velocity is seen,
-and of some windows the bar lines aren't, so that pieces without a grid do as well.
+together. To these comes when it begins, as sines and cosines. The network is ours, smaller by two orders: a pre-norm
+encoder with relative positions (counted in notes) and one logit a note, learnt from random weights. Pitches are moved
+about in training; neither track nor velocity is seen, and of some windows the bar lines aren't, so that pieces without
+a grid do as well.
 
 Shapes: `B` batch, `L` notes, `K` numbers a note, `U` units. Windows are int32 [B, L, K + 1], the label last: 1 melody,
 0 not, −1 where there is no note.
@@ -26,6 +27,8 @@ from zoo.nn.dropout import Dropout
 from zoo.nn.recurrent import Dense
 from zoo.nn.transformer import Encoder
 
+CLOCKS = 32  # sines and cosines that tell the time
+
 
 @dataclass(frozen=True)
 class Config:
@@ -34,30 +37,47 @@ class Config:
     Attributes:
       steps: L of a training window; the network takes any.
       sizes: how many values each of a note's K numbers has.
-      position, barless: which of the numbers tells of bars, and its value that says nothing.
+      pitch, since, position: which of the numbers are those.
+      barless: the position that says nothing.
+      octave: numbers of `since` that double a time.
       units, layers, heads, hidden: of the encoder.
       buckets, reach: of its relative positions, see `zoo.nn.transformer`.
       keep: share that dropout leaves.
       blind: share of training windows that don't see where bars are.
     """
 
-    steps: int = 128
+    steps: int = 192
     sizes: tuple[int, ...] = (128, 32, 32, 65, 26, 26, 8)
+    pitch: int = 0
+    since: int = 2
     position: int = 3
+    octave: int = 4
     barless: int = 64
     units: int = 128
     layers: int = 4
     heads: int = 4
     hidden: int = 512
     buckets: int = 32
-    reach: int = 64
-    keep: float = 0.9
+    reach: int = 96
+    keep: float = 1.0
     blind: float = 0.15
 
     @classmethod
     def tiny(cls) -> Config:
         """A few thousand parameters, for tests."""
-        return cls(steps=8, sizes=(5, 3, 4), position=2, barless=3, units=8, layers=2, heads=2, hidden=16, buckets=8)
+        return cls(
+            steps=8,
+            sizes=(12, 8, 4),
+            since=1,
+            position=2,
+            barless=3,
+            keep=0.9,
+            units=8,
+            layers=2,
+            heads=2,
+            hidden=16,
+            buckets=8,
+        )
 
 
 class MelodyTransformer(nnx.Module):
@@ -68,6 +88,9 @@ class MelodyTransformer(nnx.Module):
         self.embeddings = nnx.List(
             nnx.Param(jax.nn.initializers.normal(0.5)(rngs.params(), (size, config.units))) for size in config.sizes
         )
+        near = waves(jnp.arange(config.sizes[config.pitch]), config.units, 4.0, 128.0)
+        self.embeddings[config.pitch] = nnx.Param(near)  # from the start, pitches that are near look alike
+        self.time = Dense(CLOCKS, config.units, rngs=rngs)
         self.encoder = Encoder(
             config.units, config.layers, config.heads, config.hidden, config.buckets, config.reach, rngs=rngs
         )
@@ -80,8 +103,21 @@ class MelodyTransformer(nnx.Module):
         """
         drop = drop or Dropout()
         h = sum(table[...][x[..., i]] for i, table in enumerate(self.embeddings)) / math.sqrt(len(self.embeddings))
+        h += self.time(waves(self.onsets(x), CLOCKS, 6.0, 6144.0))
         h, weights = self.encoder(drop(h), x[..., -1] >= 0, drop)  # [B, L, U]
         return self.output(h)[..., 0], weights
+
+    def onsets(self, x: jax.Array) -> jax.Array:
+        """When each note begins, from the first on, [B, L]: the times between, as far as their scale tells them."""
+        since = x[..., self.config.since]
+        return jnp.cumsum(jnp.where(since > 0, 2.0 ** ((since - 1) / self.config.octave), 0.0), axis=-1)
+
+
+def waves(x: jax.Array, count: int, shortest: float, longest: float) -> jax.Array:
+    """Numbers [...] → sines and cosines [..., count], of wavelengths that grow geometrically between the two given."""
+    rates = 2 * math.pi / jnp.geomspace(shortest, longest, count // 2)
+    angles = x[..., None] * rates
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
