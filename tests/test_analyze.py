@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ import zoo
 from zoo.cli import main
 from zoo.errors import InputError
 from zoo.models.chord_crema import ChordCrema, Config
+from zoo.music import io
 from zoo.music.score import Score
-from zoo.show.timeline import Curve, Heat, Notes, Spans, draw, pitch_range, pooled
+from zoo.show.timeline import NEUTRAL, Curve, Heat, Notes, Spans, draw, pitch_range, pooled
 from zoo.show.timeline_page import Recording, timeline_page
-from zoo.tasks.analyze import MODELS, load_models
-from zoo.tasks.model import dotted
+from zoo.tasks.analyze import load_models, usual
+from zoo.tasks.model import Description, Model, dotted
 from zoo.weights.formats import safetensors
 
 RNG = np.random.default_rng(0)
@@ -107,7 +109,7 @@ def test_a_model_whose_weights_are_missing_is_left_out(
 
 def test_the_default_models() -> None:
     """One of each kind that listens, none twice, all with weights."""
-    cards = [zoo.info(name) for name in MODELS]
+    cards = [zoo.info(name) for name in usual("sound")]
     assert all(card.pretrained for card in cards)
     assert sorted(card.task for card in cards) == ["chords", "pitch", "tags", "transcription"]
 
@@ -203,7 +205,7 @@ def test_chords_of_a_folder(tiny: Path, songs: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr()
     assert sorted(Path(name).name for name in json.loads(said.out)) == ["a.flac", "a.wav"]
     assert "b.wav: can't be read as audio" in said.err
-    assert said.err.splitlines()[-1] == "zoo: error: 1 of 3 recordings failed, as told above"
+    assert said.err.splitlines()[-1] == "zoo: error: 1 of 3 files failed, as told above"
     written = sorted(path.name for path in Path("out").iterdir())
     assert written == ["a-2.json", "a-2.lab", "a-2.png", "a.json", "a.lab", "a.png"]
 
@@ -229,3 +231,96 @@ def test_mistakes(tiny: Path, songs: Path, capsys: pytest.CaptureFixture[str]) -
         said = capsys.readouterr().err
         assert message in said
         assert said.count("\n") == 1
+
+
+# --- notes -----------------------------------------------------------------------------------------------------------
+
+
+def piece(meters: bool = True) -> Score:
+    """Eight bars in D major, half a minute."""
+    at = np.arange(32, dtype=np.float64)
+    pitch = np.tile([62, 66, 69, 74, 73, 69, 67, 64], 4)
+    score = Score.of(
+        np.concatenate([at, at[::4]]),
+        np.concatenate([at + 0.9, at[::4] + 3.9]),
+        np.concatenate([pitch, np.tile([38, 45], 4)]),
+        tempos=np.array([[0.0, 60.0]]),
+        meters=np.array([[0.0, 4, 4]]) if meters else np.zeros((0, 3)),
+        source="piece.mid",
+    )
+    return score
+
+
+class Reader(Model):
+    """Says of notes how many there are, without a network."""
+
+    name, architecture, codec = "reader", SimpleNamespace(task="counting"), SimpleNamespace(kind="notes")
+
+    def __init__(self) -> None:
+        pass
+
+    def describe(self, source: Any) -> Description:
+        return Description({"count": len(source)}, [])
+
+
+def test_notes_on_the_time_line() -> None:
+    """Bars from the file, the key, the notes, and what a model that reads says."""
+    found = zoo.analyze(piece(), [Reader()])
+    told = json.loads(found.to_json())
+    assert told["recording"] == "piece.mid"
+    assert told["seconds"] == pytest.approx(31.9)
+    assert told["bars"] == {"starts": [4.0 * bar for bar in range(8)], "beats": 4, "known_by": "file"}
+    assert told["key"]["whole"] == "D major"
+    assert [(row["key"], row["start"]) for row in told["key"]["spans"]] == [("D major", 0)]
+    assert told["models"] == {"reader": {"count": 40}}
+    assert [lane.title for lane in found.lanes] == ["bars", "key", "notes"]
+    assert found.sound is not None
+    assert found.sound.shape[1] == 2
+
+
+def test_bars_that_the_file_does_not_tell() -> None:
+    """No metre, or notes that keep to none: they are estimated, and the lane says so."""
+    loose = replace(piece(), start=piece().start * 1.037, end=piece().end * 1.037)
+    for score in (piece(meters=False), loose):
+        found = zoo.analyze(score, [Reader()])
+        assert json.loads(found.to_json())["bars"]["known_by"] == "estimated"
+        assert found.lanes[0].title == "bars (est.)"
+
+
+def test_who_gets_what(tiny: Path, songs: Path) -> None:
+    """Models of sound hear notes played; those that read are left out of sound, and it is said why."""
+    found = zoo.analyze(piece(), [tiny])
+    assert [*found.parts] == [str(tiny)]
+    heard = zoo.analyze(songs / "a.wav", [tiny, Reader()])
+    assert [*heard.parts] == [str(tiny)]
+    assert heard.left_out == {"reader": "reads notes, and this is sound; pass what `zoo transcribe` makes of it"}
+    with pytest.raises(InputError, match="no notes"):
+        zoo.analyze(Score.of([], [], []), [Reader()])
+
+
+def test_usual_models_are_those_there_are() -> None:
+    assert all(zoo.list_models(name, pretrained=True) for name in (*usual("notes"), *usual("sound")))
+    assert {"chord-crema", "basic-pitch", "crepe/tiny", "musicnn"} <= {*usual("sound")}
+
+
+def test_folder_of_both(tiny: Path, songs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    io.write_midi(piece(), songs / "tune.mid")
+    (songs / "bad.mid").write_text("none")
+    assert main(["analyze", str(songs), "--models", str(tiny), "--json"]) == 1
+    said = capsys.readouterr()
+    assert sorted(Path(name).name for name in json.loads(said.out)) == ["a.flac", "a.wav", "tune.mid"]
+    assert said.err.splitlines()[-1] == "zoo: error: 2 of 5 files failed, as told above"
+    text = Path("out/tune.html").read_text()
+    assert Tags(text).open == []
+    assert ">D major<" in text
+
+
+def test_marked_notes(tmp_path: Path) -> None:
+    """The melody stands out in the picture and on the page."""
+    score = piece()
+    lane = Notes("melody", score, score.pitch > 60)
+    text = timeline_page([Recording("a", "", 32.0, [lane])], tmp_path / "a.html", "a").read_text()
+    assert text.count(f"fill:{NEUTRAL}") == 8
+    assert text.count("fill:var(--c0)") == 32
+    plain, marked = (draw([each], 32.0, tmp_path / "a.png").read_bytes() for each in (Notes("melody", score), lane))
+    assert plain != marked

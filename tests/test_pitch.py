@@ -300,7 +300,7 @@ def test_the_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["pitch", str(tmp_path), "--model", name, "--out", str(out)]) == 1
     said = capsys.readouterr()
     assert "text.wav: can't be read as audio" in said.err
-    assert "1 of 3 recordings failed" in said.err
+    assert "1 of 3 files failed" in said.err
     assert {path.name for path in out.iterdir()} == {f"{stem}{s}" for stem in "ab" for s in (".csv", ".png", ".mid")}
     assert main(["pitch", str(tmp_path / "a.wav"), "--model", name, "--json", "--hop", "0.05"]) == 0
     (told,) = json.loads(capsys.readouterr().out).values()

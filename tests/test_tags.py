@@ -155,7 +155,7 @@ def test_command_line(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr()
     assert "a.wav" in said.out
     assert "c.wav: can't be read as audio" in said.err
-    assert said.err.strip().endswith("1 of 3 recordings failed, as told above")
+    assert said.err.strip().endswith("1 of 3 files failed, as told above")
 
 
 # --- classes of one's own ---------------------------------------------------------------------------------------------

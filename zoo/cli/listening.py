@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zoo
-from zoo.cli.music import add_folder, stems
+from zoo.cli.music import NOTES, add_folder, stems
 from zoo.cli.parser import add_json, add_verb, number
 from zoo.cli.text import print_json
 from zoo.errors import InputError, ZooError
@@ -60,16 +60,17 @@ def add(verbs: Verbs) -> None:
     add_json(parser)
 
     parser = add_verb(
-        verbs, "analyze", analyze, "Find out all that the zoo can hear in recordings.",
+        verbs, "analyze", analyze, "Find out all that the zoo can tell of recordings and of files of notes.",
         """
         zoo analyze song.wav
+        zoo analyze song.mid score.mxl --out report
         zoo analyze album/ --out report
         zoo analyze song.mp3 --models chord-crema --json
         """,
         "Writes a JSON file, a picture and a page with a player for each; one that can't be read stops none.",
     )  # fmt: skip
-    add_recordings(parser)
-    parser.add_argument("--models", metavar="A,B,…", help="which models (default: one of each kind)")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=f"{SOUND}; or {NOTES}")
+    parser.add_argument("--models", metavar="A,B,…", help="which models (default: one of each kind that suits a file)")
     add_folder(parser)
     add_json(parser)
 
@@ -132,24 +133,31 @@ def chords(args: argparse.Namespace) -> None:
 
 def analyze(args: argparse.Namespace) -> None:
     """`zoo analyze`."""
-    from zoo.tasks.analyze import MODELS, load_models
+    from zoo.tasks.analyze import is_notes, load_models, usual
 
-    names = args.models.split(",") if args.models else MODELS
-    models, left_out = load_models(name.strip() for name in names)
-    for name, reason in left_out.items():
-        print(f"zoo: warning: without {name}: {reason}", file=sys.stderr)
-    if not models:
-        raise InputError("no model is left to analyse with; see the lines above")
+    ready: dict[str, list[Any]] = {}
+
+    def models(kind: str) -> list[Any]:
+        """Those for files of one kind, loaded when the first comes."""
+        if kind not in ready:
+            names = [name.strip() for name in args.models.split(",")] if args.models else usual(kind)
+            loaded, left_out = load_models(names)
+            for name, reason in left_out.items():
+                print(f"zoo: warning: without {name}: {reason}", file=sys.stderr)
+            if not loaded:
+                raise InputError("no model is left to analyse with; see the lines above")
+            ready[kind] = list(loaded.values())
+        return ready[kind]
 
     def tell(path: Path, stem: str) -> Any:
-        found = zoo.analyze(path, models.values())
+        found = zoo.analyze(path, models("notes" if is_notes(path) else "sound"))
         for name, reason in found.left_out.items():
             print(f"zoo: warning: {path}: without {name}: {reason}", file=sys.stderr)
         json, picture, page = found.save(args.out, stem)
         say(args, f"wrote {json}, {picture.name} and {page.name}")
         return {"json": json, "png": picture, "page": page}
 
-    listen(args, tell)
+    listen(args, tell, ("sound", "notes"))
 
 
 def say(args: argparse.Namespace, text: str) -> None:
@@ -183,5 +191,4 @@ def listen(args: argparse.Namespace, tell: Callable[[Path, str], Any], kinds: tu
     if args.json:
         print_json(told)
     if failed:
-        what = "recordings" if kinds == ("sound",) else "files"
-        raise InputError(f"{failed} of {len(paths)} {what} failed, as told above")
+        raise InputError(f"{failed} of {len(paths)} files failed, as told above")

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from zoo.errors import InputError
 from zoo.music.grid import source, track_name
+from zoo.music.metre import keeps_grid
 from zoo.music.score import Bools, Floats, Score
 
 Tokens: TypeAlias = npt.NDArray[np.int32]
@@ -34,7 +35,6 @@ PAST = -1
 BARLESS = 64
 POSITIONS = 64  # sixteenths of the longest bar told apart
 FINEST = 12  # parts of a quarter: notes that begin in the same one begin together
-LOOSE = 0.15  # sixteenths that notes may lie off the grid, on average; at random it is 0.25
 
 
 class Sequence(NamedTuple):
@@ -181,8 +181,7 @@ def of_ratio_scale(scale: npt.ArrayLike) -> Floats:
 
 def position_in_bar(score: Score, quarters: Floats) -> npt.NDArray[np.int64]:
     """The sixteenth of its bar that each time [N] falls on; BARLESS for all if the score's notes keep to no grid."""
-    off = np.abs(score.start * 4 - np.round(score.start * 4))
-    if off.mean() > LOOSE:
+    if not keeps_grid(score):
         return np.full(len(quarters), BARLESS)
     meters = score.meters[(score.meters[:, 1:] > 0).all(axis=1)]
     meters = np.vstack([[0.0, 4.0, 4.0], meters])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from zoo.errors import InputError
 from zoo.music.grid import QUARTERS_PER_BAR, source
+from zoo.music.key import KRUMHANSL_KESSLER, correlations
 from zoo.music.score import Score
 
 LOWEST, KEYS = 21, 88
@@ -109,19 +110,7 @@ class PianorollCodec:
         return np.take_along_axis(windows, from_key[:, None, :], axis=2)
 
 
-# How well the twelve degrees fit a key, from its tonic up (Krumhansl & Kessler 1982): major, minor.
-_PROFILES = np.array(
-    [
-        [6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88],
-        [6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17],
-    ]
-)
-
-
 def tonic(score: Score) -> int:
     """Pitch class of the tonic of the major or minor key whose profile the durations correlate with best."""
     lengths = np.bincount(score.pitch % 12, weights=score.end - score.start, minlength=12)
-    keys = np.array([np.roll(profile, root) for root in range(12) for profile in _PROFILES])  # [24, 12]
-    keys -= keys.mean(axis=1, keepdims=True)
-    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
-    return int(np.argmax(keys @ (lengths - lengths.mean()))) // 2
+    return int(np.argmax(correlations(lengths, KRUMHANSL_KESSLER))) // 2
