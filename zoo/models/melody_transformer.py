@@ -14,7 +14,7 @@ Shapes: `B` batch, `L` notes, `K` numbers a note, `U` units. Windows are int32 [
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -27,8 +27,6 @@ from zoo.nn.dropout import Dropout
 from zoo.nn.recurrent import Dense
 from zoo.nn.transformer import Encoder
 
-CLOCKS = 32  # sines and cosines that tell the time
-
 
 @dataclass(frozen=True)
 class Config:
@@ -40,6 +38,7 @@ class Config:
       pitch, since, position: which of the numbers are those.
       barless: the position that says nothing.
       octave: numbers of `since` that double a time.
+      clocks: sines and cosines that tell when a note begins; 0 for a network that knows their order alone.
       units, layers, heads, hidden: of the encoder.
       buckets, reach: of its relative positions, see `zoo.nn.transformer`.
       keep: share that dropout leaves.
@@ -52,6 +51,7 @@ class Config:
     since: int = 2
     position: int = 3
     octave: int = 4
+    clocks: int = 32
     barless: int = 64
     units: int = 128
     layers: int = 4
@@ -90,7 +90,7 @@ class MelodyTransformer(nnx.Module):
         )
         near = waves(jnp.arange(config.sizes[config.pitch]), config.units, 4.0, 128.0)
         self.embeddings[config.pitch] = nnx.Param(near)  # from the start, pitches that are near look alike
-        self.time = Dense(CLOCKS, config.units, rngs=rngs)
+        self.time = Dense(config.clocks, config.units, rngs=rngs) if config.clocks else None
         self.encoder = Encoder(
             config.units, config.layers, config.heads, config.hidden, config.buckets, config.reach, rngs=rngs
         )
@@ -103,7 +103,8 @@ class MelodyTransformer(nnx.Module):
         """
         drop = drop or Dropout()
         h = sum(table[...][x[..., i]] for i, table in enumerate(self.embeddings)) / math.sqrt(len(self.embeddings))
-        h += self.time(waves(self.onsets(x), CLOCKS, 6.0, 6144.0))
+        if self.time is not None:
+            h += self.time(waves(self.onsets(x), self.config.clocks, 6.0, 6144.0))
         h, weights = self.encoder(drop(h), x[..., -1] >= 0, drop)  # [B, L, U]
         return self.output(h)[..., 0], weights
 
@@ -190,5 +191,5 @@ ARCHITECTURE = Architecture(
         "attention": lambda model, batch, key: attention(model, batch["x"]),
     },
     task="melody",
-    tiny={"melody-transformer": Config.tiny()},
+    tiny={"timed": Config.tiny(), "ordered": replace(Config.tiny(), clocks=0)},
 )
