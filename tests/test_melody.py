@@ -119,7 +119,7 @@ def test_doubled_notes_are_one() -> None:
         score = Score.of([0, 0, 1], [1, 2, 2], [60, 60, 55], track=[*tracks, 1], track_names=("Lead", "Piano"))
         sequence = MelodyNotesCodec().sequence(score)
         assert sequence.notes[:, LABEL].tolist() == [1, 0]
-        assert score.end[sequence.index].tolist() == [2, 2]
+        assert score.end[sequence.which].tolist() == [2, 2]
 
 
 def test_pieces_without_a_grid() -> None:
@@ -182,8 +182,8 @@ def test_skyline() -> None:
     """The highest of each onset; with `held` not below what still sounds."""
     score = Score.of([0, 0, 1, 1, 2], [2, 1, 2, 2, 3], [72, 60, 64, 67, 65])
     sequence = MelodyNotesCodec().sequence(score)
-    assert score.pitch[sequence.index][skyline(sequence)].tolist() == [72, 67, 65]
-    assert score.pitch[sequence.index][skyline(sequence, held=True)].tolist() == [72, 65]
+    assert score.pitch[sequence.which][skyline(sequence)].tolist() == [72, 67, 65]
+    assert score.pitch[sequence.which][skyline(sequence, held=True)].tolist() == [72, 65]
 
 
 # --- the network -----------------------------------------------------------------------------------------------------

@@ -102,7 +102,8 @@ class MelodyTransformer(nnx.Module):
         Only whether a label is −1 matters: there is no note then.
         """
         drop = drop or Dropout()
-        h = sum(table[...][x[..., i]] for i, table in enumerate(self.embeddings)) / math.sqrt(len(self.embeddings))
+        tables = enumerate(self.embeddings)
+        h = jnp.sum(jnp.stack([table[...][x[..., i]] for i, table in tables]), axis=0) / math.sqrt(len(self.embeddings))
         if self.time is not None:
             h += self.time(waves(self.onsets(x), self.config.clocks, 6.0, 6144.0))
         h, weights = self.encoder(drop(h), x[..., -1] >= 0, drop)  # [B, L, U]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +42,11 @@ class Sequence(NamedTuple):
 
     Attributes:
       notes: int32 [N, 8], in order of onset and pitch.
-      index: int64 [N], which note of the score each is: of several with the same onset and pitch the longest.
+      which: int64 [N], which note of the score each is: of several with the same onset and pitch the longest.
     """
 
     notes: Tokens
-    index: npt.NDArray[np.int64]
+    which: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class MelodyNotesCodec:
         melody = np.maximum.reduceat(labels[index], first)
         cell, pitch, index = cell[first], pitch[first], index[first]
         length = np.maximum(score.end[index] * FINEST - cell, 1)
-        columns = [
+        columns: list[npt.NDArray[Any]] = [
             pitch,
             ratio_scale(length),
             ratio_scale(np.diff(cell, prepend=cell[0])),

@@ -112,5 +112,5 @@ class PianorollCodec:
 
 def tonic(score: Score) -> int:
     """Pitch class of the tonic of the major or minor key whose profile the durations correlate with best."""
-    lengths = np.bincount(score.pitch % 12, weights=score.end - score.start, minlength=12)
+    lengths = np.bincount(score.pitch % 12, score.end - score.start, 12).astype(np.float64)
     return int(np.argmax(correlations(lengths, KRUMHANSL_KESSLER))) // 2

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -91,8 +92,8 @@ class MelodyFinder(Model):
         super().__init__(module, found)
         self.codec: Any
         kernels = self.architecture.kernels
-        self._probabilities = self.jit(lambda model, x: kernels["probabilities"](model, {"x": x}, None))
-        self._attention = self.jit(lambda model, x: kernels["attention"](model, {"x": x}, None))
+        self._probabilities = self.jit(lambda model, x: kernels["probabilities"](model, {"x": x}, jax.random.key(0)))
+        self._attention = self.jit(lambda model, x: kernels["attention"](model, {"x": x}, jax.random.key(0)))
 
     def melody(self, source: Source, threshold: float = AS_LIKELY_AS_NOT) -> Score:
         """The notes of the melody. As `find`."""
@@ -108,8 +109,8 @@ class MelodyFinder(Model):
         sequence = self.codec.sequence(score)
         found = self.probabilities(sequence)
         chosen, probability = np.zeros(len(score), np.bool_), np.zeros(len(score))
-        chosen[sequence.index] = decide(sequence, found, threshold)
-        probability[sequence.index] = found
+        chosen[sequence.which] = decide(sequence, found, threshold)
+        probability[sequence.which] = found
         return Melody(score, chosen, probability)
 
     def probabilities(self, sequence: Sequence) -> Floats:
@@ -159,7 +160,7 @@ class MelodyFinder(Model):
         if not 0 <= window < len(windows):
             raise InputError(f"no window {window}: the piece has {len(windows)}, counted from 0")
         first = window * max(1, self.codec.notes // 2)
-        index = sequence.index[first : first + self.codec.notes]
+        index = sequence.which[first : first + self.codec.notes]
         weights = np.asarray(self._attention(jnp.asarray(windows[window : window + 1])))[0]
         at = score.seconds_at(score.start[index])
         names = [pitch_name(int(pitch)) for pitch in score.pitch[index]]
