@@ -154,7 +154,8 @@ def test_sound_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "a.lab").write_text("0 1 C:maj\n")
     (tmp_path / "a.sections.lab").write_text("0\t0.5\tA, first verse\n0.5\t1\tchorus\n")
     (tmp_path / "b.sections.lab").write_text("0 half verse\n")
-    codec = SimpleNamespace(sample_rate=8000, hop=800, features=lambda path: (np.zeros((10, 24), np.float32), 1.0))
+    zeros = np.zeros((10, 24), np.float32)
+    codec = SimpleNamespace(sample_rate=8000, hop=800, kind="audio", features=lambda path: (zeros, 1.0))
     kept: list[Song] = []
     songs = load_songs(tmp_path, codec, lambda song: (kept.append(song), {"x": np.zeros((2, 3))})[1])
     assert songs.names["train"] == ("a.wav",)

@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "registry": {"models", "weights"},
     "models": {"nn"},
     "nn": set(),
-    "music": set(),
+    "music": {"nn"},  # features of sound that are worked out by JAX
     "data": {"music"},
     "show": {"music"},
     "training": {"weights"},  # the format of its best weights; never a model

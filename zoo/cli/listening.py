@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zoo
+from zoo.cli.attention import add_attention, draw_attention
 from zoo.cli.music import NOTES, add_folder, stems
 from zoo.cli.parser import add_json, add_verb, number
 from zoo.cli.text import print_json
@@ -46,17 +47,20 @@ def add(verbs: Verbs) -> None:
     add_json(parser)
 
     parser = add_verb(
-        verbs, "chords", chords, "Recognise the chords of recordings.",
+        verbs, "chords", chords, "Recognise the chords of recordings, or of MIDI.",
         """
         zoo chords song.wav
         zoo chords album/ --out labels
         zoo chords *.mp3 --json
+        zoo chords song.wav --model chord-transformer --attention looks.png
+        zoo chords song.mid --model chord-transformer/pop909
         """,
         "Prints lines of start, end (seconds) and chord; with --out writes .lab, .json and .png files.",
     )  # fmt: skip
     add_recordings(parser)
     parser.add_argument("--model", default="chord-crema", metavar="MODEL", help="which model (default: chord-crema)")
     parser.add_argument("--out", metavar="DIR", help="the folder to write into (default: print)")
+    add_attention(parser)
     add_json(parser)
 
     parser = add_verb(
@@ -126,9 +130,11 @@ def chords(args: argparse.Namespace) -> None:
         elif not args.json:
             heading = f"# {path}\n" if args.files != [str(path)] else ""
             print(heading + found.to_lab(), end="")
+        if drawn := draw_attention(args, model, path, stem):
+            say(args, f"wrote {drawn}")
         return found.table()
 
-    listen(args, tell)
+    listen(args, tell, ("notes",) if model.codec.kind == "notes" else ("sound",))
 
 
 def analyze(args: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from zoo.errors import InputError
 from zoo.music.io import read
 from zoo.music.score import Floats, Ints, Score
 
+CHORDS = "chord_midi.txt"  # lines of start, end (s, in the MIDI's time) and label
 _JUMP = 10.0  # votes it takes to believe that a bar is cut short or lengthened
 
 
@@ -42,7 +43,7 @@ def read_song(path: Path) -> Score:
         heard = np.loadtxt(path.parent / "beat_audio.txt", ndmin=2)  # [M, 2]: second, beat in the bar from 1
         times = beats[:, 0]
         votes = beats[:, 2] + _hits(times, heard[heard[:, 1] == 1, 0])
-        for name in ("chord_midi.txt", "chord_audio.txt"):  # lines of start, end, chord
+        for name in (CHORDS, "chord_audio.txt"):  # lines of start, end, chord
             lines = (path.parent / name).read_text(encoding="utf-8").splitlines()
             votes += _hits(times, np.array([float(line.split()[0]) for line in lines if line.strip()]))
     except (OSError, ValueError, IndexError) as error:

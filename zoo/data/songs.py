@@ -1,7 +1,8 @@
 """Whole songs with their chords and sections: the McGill Billboard, and folders of one's own.
 
 Of one's own: beside each file of sound, `song.wav`, its chords in `song.lab` and its sections in `song.sections.lab`,
-or one of both; the codec makes features of the sound. A model's task turns a song into examples:
+or one of both; the codec makes features of the sound. For a codec of notes a song is a file of notes, whose chords
+may also be symbols in it, or POP909's. A model's task turns a song into examples:
 
     load_songs(folder, codec, lambda song: {"x": …, "y": …})
 """
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data import billboard, files
+from zoo.data import billboard, files, pop909
 from zoo.data.batches import Array, Examples
 from zoo.data.files import File
 from zoo.errors import InputError, ZooError
-from zoo.music import audio, harte, sections
+from zoo.music import audio, harte, io, sections
+from zoo.music.chords import symbols_in_time
 from zoo.music.harte import ChordSpan
 from zoo.music.sections import Section
 
@@ -115,17 +117,19 @@ def _read(folder: Path, codec: Any) -> Iterator[tuple[str, files.Split, Callable
     """Each song's name, its split, and what reads it."""
     from tqdm import tqdm
 
-    if not folder.is_dir():
+    if not folder.exists():
         raise InputError(f"{folder}: no such folder; pass one of songs with labels")
-    entries = billboard.find(folder)
+    of_notes = codec.kind == "notes"
+    entries = [] if of_notes or not folder.is_dir() else billboard.find(folder)
     found: list[tuple[str, files.Split, Callable[[], Song]]] = []
     if entries:
         found = [(entry.name, _split_of(entry), lambda entry=entry: _of_entry(entry)) for entry in entries]  # type: ignore[misc]
-    elif sounds := files.find(folder, suffixes=audio.SUFFIXES):
-        split_of = files.splits(sounds)
-        found = [(file.name, split_of[file.name], lambda file=file: _of_file(file, codec)) for file in sounds]  # type: ignore[misc]
+    elif there := files.find(folder, suffixes=io.SUFFIXES if of_notes else audio.SUFFIXES):
+        split_of = files.splits(there)
+        found = [(file.name, split_of[file.name], lambda file=file: _of_file(file, codec)) for file in there]  # type: ignore[misc]
     if not found:
-        raise InputError(f"{folder}: neither the Billboard's chroma nor files of sound with .lab files beside them")
+        what = "MIDI nor other files of notes" if of_notes else "the Billboard's chroma nor sound with .lab files"
+        raise InputError(f"{folder}: neither {what}")
     yield from tqdm(found, "reading", unit=" songs", delay=2, leave=False, disable=None, file=sys.stderr)
 
 
@@ -143,18 +147,27 @@ def _of_entry(entry: billboard.Entry) -> Song:
 
 
 def _of_file(file: File, codec: Any) -> Song:
-    chords, parts = file.path.with_suffix(".lab"), file.path.with_suffix(".sections.lab")
-    if not chords.is_file() and not parts.is_file():
-        raise InputError(f"{file.path}: no labels beside it; put {chords.name} or {parts.name} there")
+    chords, parts = _chords(file, codec), file.path.with_suffix(".sections.lab")
+    if not chords and not parts.is_file():
+        raise InputError(f"{file.path}: no labels beside it; put {file.path.stem}.lab or {parts.name} there")
     frames, seconds = codec.features(file.path)
     return Song(
         file.name,
         frames,
         codec.hop / codec.sample_rate,
         seconds,
-        {"full": tuple(harte.read_lab(chords))} if chords.is_file() else {},
+        {"full": chords} if chords else {},
         tuple(sections.read_lab(parts)) if parts.is_file() else (),
     )
+
+
+def _chords(file: File, codec: Any) -> tuple[ChordSpan, ...]:
+    """The chords of a file, from beside it or from its chord symbols; none if there are none."""
+    if codec.kind == "notes" and pop909.is_song(file.path):
+        return tuple(harte.read_lab(file.path.parent / pop909.CHORDS))
+    if file.path.with_suffix(".lab").is_file():
+        return tuple(harte.read_lab(file.path.with_suffix(".lab")))
+    return symbols_in_time(io.read(file.path)) if codec.kind == "notes" else ()
 
 
 def _joined(parts: list[Mapping[str, Array]], like: Mapping[str, Array]) -> dict[str, Array]:

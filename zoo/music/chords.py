@@ -8,6 +8,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from zoo.music import harte
+from zoo.music.score import Score
+
 NO_CHORD = 0
 _THERE = 1 << 20
 
@@ -35,3 +38,27 @@ def move_chords(chords: npt.NDArray[np.int32], semitones: npt.ArrayLike) -> npt.
     pitches = (pitches << up | pitches >> (12 - up)) & 4095
     moved = _THERE | bass % 12 << 16 | root % 12 << 12 | pitches
     return np.where(chords == NO_CHORD, NO_CHORD, moved).astype(np.int32)
+
+
+def from_symbol(symbol: str) -> str:
+    """A chord symbol in Harte's notation without its bass, of the kinds in `QUALITIES`: "F#m9/B" → "F#:min7".
+
+    Of a chord that is none of them the largest in it counts; "X" where there is none, "N" for "N.C." and "".
+    """
+    if symbol in ("N.C.", "NC", ""):
+        return harte.NO_CHORD
+    chord = pack_chord(symbol)
+    root = chord >> 12 & 15
+    there = {semitone for semitone in range(12) if chord >> (root + semitone) % 12 & 1}
+    inside = [quality for quality, semitones in harte.QUALITIES.items() if there.issuperset(semitones)]
+    if chord == NO_CHORD or not inside:
+        return harte.OTHER
+    return f"{harte.NAMES[root]}:{max(inside, key=lambda quality: len(harte.QUALITIES[quality]))}"
+
+
+def symbols_in_time(score: Score) -> tuple[harte.ChordSpan, ...]:
+    """A score's chord symbols in Harte's notation, in seconds, each until the next; none if it has none."""
+    begins = score.seconds_at([at for at, _ in score.chords]).tolist()
+    ends = [*begins[1:], max([float(score.seconds_at(score.quarters)), *begins])]
+    spans = zip(begins, ends, score.chords, strict=False)
+    return tuple(harte.ChordSpan(start, end, from_symbol(symbol)) for start, end, (_, symbol) in spans if end > start)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from zoo.errors import InputError
 from zoo.music.audio import AudioCodec
 from zoo.music.chorale import ChoraleCodec
+from zoo.music.chroma import NnlsChromaCodec, NoteChromaCodec
 from zoo.music.drums import DrumsCodec
 from zoo.music.groove import GrooveCodec
 from zoo.music.harmonic_cqt import HarmonicCqtCodec
@@ -107,6 +108,8 @@ _ALL = (
     KeysCodec,
     AudioCodec,
     HarmonicCqtCodec,
+    NnlsChromaCodec,
+    NoteChromaCodec,
 )
 CODECS: dict[str, type] = {codec.name: codec for codec in _ALL}
 

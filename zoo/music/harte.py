@@ -56,6 +56,28 @@ def pitch_classes(label: str) -> frozenset[int]:
     return frozenset((lowest + semitone) % 12 for semitone in QUALITIES[quality])
 
 
+EXTENSIONS = {"9": "7", "11": "7", "13": "7", "maj9": "maj7", "maj11": "maj7", "maj13": "maj7"} | {
+    "min9": "min7", "min11": "min7", "min13": "min7", "min7b5": "hdim7", "aug7": "aug", "6": "maj6", "": "maj"
+}  # fmt: skip
+
+
+def simplified(label: str) -> str:
+    """Any label as a root out of `NAMES` and one of `QUALITIES`, "N" or "X": "Bb:min9(*5)/b3" → "A#:min7".
+
+    The bass and added notes are left out, ninths and what lies beyond count as sevenths. "X" is what has no third and
+    isn't suspended, and whatever can't be read.
+    """
+    if label in (NO_CHORD, OTHER):
+        return label
+    name, _, rest = label.partition("/")[0].partition(":")
+    quality = rest.partition("(")[0]
+    quality = EXTENSIONS.get(quality, quality)
+    letter, signs = name[:1], name[1:]
+    if letter not in NAMES or signs.strip("#b") or quality not in QUALITIES or rest.startswith("("):
+        return OTHER
+    return f"{NAMES[(NAMES.index(letter) + signs.count('#') - signs.count('b')) % 12]}:{quality}"
+
+
 def with_bass(label: str, bass: int) -> str:
     """The chord over a bass note (0 is C): as an inversion where that is another note of the chord, else as it is."""
     lowest = root(label)

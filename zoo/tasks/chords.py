@@ -1,19 +1,22 @@
-"""Chord recognition: a recording → chords with their beginnings and ends.
+"""Chord recognition: a recording, or notes, → chords with their beginnings and ends.
 
 A model of this task needs
 
 - `codec.features(source)` → (frames [T, …], seconds), and `codec.sample_rate` and `codec.hop`, whose quotient is the
   time from one frame to the next;
 - `config.labels`, the chords its network tells apart, and `config.stay`, how likely one lasts to the next frame;
+- `config.pool` where the network's frames are longer than the codec's, by so many times;
 - `module.by_pieces(jit)` → a function from frames of any length to arrays with a `chord` [T, K] that sums to 1 in each
   frame. `bass` [T, 13] turns chords into inversions; `state` [T, E] is what `embed` gives. Both may be missing.
+
+To learn from songs it also needs `config.features_of(codec's frames)` and `config.steps`, see `examples`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.music.harte import NAMES, NO_CHORD, OTHER, ChordSpan, root, to_lab, with_bass
+from zoo.data import Song, read_songs
+from zoo.errors import InputError
+from zoo.music import chord_metrics
+from zoo.music.harte import NAMES, NO_CHORD, OTHER, ChordSpan, root, simplified, to_lab, with_bass
 from zoo.show.files import write
 from zoo.tasks.model import Description, Found, Model
 
@@ -30,8 +36,10 @@ if TYPE_CHECKING:
     from flax import nnx
 
     from zoo.music.audio import AudioSource
+    from zoo.show.attention import Attention
     from zoo.show.timeline import Lane
 
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
 _TINY = np.finfo(np.float32).tiny
@@ -97,11 +105,12 @@ class Progression:
 
 
 class Chords(Model):
-    """A chord recogniser. A source is a path of an audio file, or samples and their rate.
+    """A chord recogniser. A source is a path of an audio file, or samples and their rate; for a model of notes, a path
+    of a file of notes or a `Score`.
 
-    The published network hears all of a recording before it says anything of its beginning (bidirectional, and scaled
-    by the loudest moment), so a stream has to end first: latency is the recording's length. Work goes piece by piece,
-    and memory grows by 0.4 GB an hour: features, states and outputs.
+    The networks hear all of a recording before they say anything of its beginning (they read it both ways, and what
+    they read is scaled or tuned by all of it), so a stream has to end first: latency is the recording's length. Work
+    goes piece by piece, and memory grows by 0.4 GB an hour: features, states and outputs.
     """
 
     def __init__(self, module: nnx.Module, found: Found) -> None:
@@ -109,17 +118,22 @@ class Chords(Model):
         network: Any = module
         self.codec: Any
         self._recognise = network.by_pieces(self.jit)
+        self._attend = self.jit(type(network).attend) if hasattr(network, "attend") else None
+        self.hop = self.codec.hop * getattr(self.config, "pool", 1)  # samples, of the network's frames
 
     def chords(self, source: AudioSource) -> Progression:
         """The chords of a recording.
 
         Raises:
-          InputError: no audio, or too short for a single frame.
+          InputError: no audio or notes, or too short for a single frame.
         """
-        frames, seconds = self.codec.features(source)
+        return self.decode(*self.codec.features(source))
+
+    def decode(self, frames: Floats, seconds: float) -> Progression:
+        """The chords of what the codec makes of a recording of `seconds`."""
         found = {name: array for name, array in self._recognise(frames)._asdict().items() if array is not None}
-        spans = decode(found, seconds, self.config, self.codec.sample_rate, self.codec.hop)
-        return Progression(tuple(spans), seconds, self.config.labels, self.codec.hop / self.codec.sample_rate, found)
+        spans = decode(found, seconds, self.config, self.codec.sample_rate, self.hop)
+        return Progression(tuple(spans), seconds, self.config.labels, self.hop / self.codec.sample_rate, found)
 
     def describe(self, source: AudioSource) -> Description:
         """For `zoo.analyze`."""
@@ -131,6 +145,25 @@ class Chords(Model):
         frames, _ = self.codec.features(source)
         state: Floats = self._recognise(frames).state
         return state
+
+    def attention(self, source: AudioSource, start: float = 0.0) -> Attention:
+        """Which frames each frame looks at, in the window of the recording that begins at `start` seconds.
+
+        Of each layer the first half of the heads look back, the others ahead.
+
+        Raises:
+          InputError: the model has no attention, or as `chords`.
+        """
+        from zoo.show.attention import Attention
+
+        if self._attend is None:
+            raise InputError(f"{self.name}: has no attention to look at")
+        frames = self.config.features_of(self.codec.features(source).frames)
+        first = min(int(start * self.codec.sample_rate / self.hop), max(0, len(frames) - self.config.steps))
+        window = frames[first : first + self.config.steps]
+        weights = np.asarray(self._attend(window[None]))[0]
+        times = (first + np.arange(len(window))) * self.hop / self.codec.sample_rate
+        return Attention(weights, times, times)
 
 
 def smooth(probabilities: Floats, stay: float) -> npt.NDArray[np.int64]:
@@ -176,6 +209,60 @@ def decode(frames: dict[str, Floats], seconds: float, config: Any, rate: float, 
         confidence = float(frames["chord"][around, path[first]].mean())
         spans.append(ChordSpan(start, seconds if after == len(path) else end, label, confidence))
     return spans
+
+
+def examples(song: Song, config: Any) -> dict[str, Array]:
+    """Windows of a song for training, one every half window: "x" [W, T, F], and chords "y" int32 [W, T].
+
+    Chords are simplified to the vocabulary; −1 stands beyond the song's end. Raises InputError if it has no chords.
+    """
+    if not song.chords:
+        raise InputError(f"{song.name}: has no chords")
+    x = config.features_of(song.frames)
+    y = frame_chords(song.chords["full"], len(x), song.frame_seconds * config.pool, config.labels)
+    hop = config.steps // 2
+    begins = np.arange(0, max(1, len(x) - hop), hop)
+    missing = begins[-1] + config.steps - len(x)
+    x, y = np.pad(x, ((0, missing), (0, 0))), np.pad(y, (0, missing), constant_values=-1)
+    at = begins[:, None] + np.arange(config.steps)
+    return {"x": x[at], "y": y[at]}
+
+
+def frame_chords(
+    chords: Sequence[ChordSpan], count: int, frame_seconds: float, labels: Sequence[str]
+) -> npt.NDArray[np.int32]:
+    """The number in `labels` of the chord in the middle of each of `count` frames, int32 [count]; "N" where none is."""
+    number = {label: i for i, label in enumerate(labels)}
+    names = [simplified(chord.label) for chord in chords]
+    numbers = np.array([number.get(name, number[OTHER]) for name in names] + [number[NO_CHORD]], np.int32)
+    starts, ends = (np.array([getattr(chord, name) for chord in chords]) for name in ("start", "end"))
+    middles = (np.arange(count) + 0.5) * frame_seconds
+    at = np.searchsorted(starts, middles, side="right") - 1
+    found: npt.NDArray[np.int32] = numbers[np.where((at >= 0) & (middles < ends[at]), at, -1)]
+    return found
+
+
+def evaluate(
+    model: Chords, data: str | os.PathLike[str], limit: int | None = None, split: str = "test"
+) -> dict[str, float]:
+    """Weighted chord symbol recall over all songs of a split together; see `zoo.music.chord_metrics`.
+
+    Args:
+      data: a folder of songs with chords, see `zoo.data.songs`.
+      limit: at most so many songs.
+
+    Raises:
+      InputError: no such folder, or no song with chords in it.
+    """
+    songs = read_songs(Path(data), model.codec, split, limit)
+    scores = [
+        chord_metrics.compare(song.chords["full"], list(model.decode(song.frames, song.seconds)))
+        for song in songs
+        if song.chords
+    ]
+    if not scores:
+        raise InputError(f"{data}: no song with chords falls into {split}; add some")
+    return chord_metrics.recall(scores) | {"songs": len(scores)}
 
 
 Task = Chords
