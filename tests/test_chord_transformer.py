@@ -15,6 +15,7 @@ from flax import nnx
 
 import zoo
 from tests import shared
+from tests.golden.make_nnls_chroma import sound
 from tests.sounds import chords as plucked
 from zoo.cli import main
 from zoo.errors import InputError
@@ -30,6 +31,7 @@ from zoo.nn import nnls_chroma
 from zoo.nn.dropout import Dropout
 from zoo.tasks.chords import Chords, evaluate, examples, frame_chords
 
+GOLDEN = Path(__file__).with_name("golden") / "nnls_chroma.npz"
 RNG = np.random.default_rng(0)
 TINY = Config.tiny()
 
@@ -147,6 +149,17 @@ def test_nnls_is_scipys() -> None:
         for row, target, kept in zip(expected, y, mask, strict=True):
             row[kept] = nnls(profiles[:, kept].astype(np.float64), target)[0]
         np.testing.assert_allclose(run(y, mask), expected, atol=1e-5)
+
+
+def test_chroma_is_the_plugins() -> None:
+    """By the golden file: log-frequency spectra, notes and chroma of the authors' own program (values up to 4)."""
+    golden, samples = np.load(GOLDEN), sound()
+    padded = np.pad(samples, nnls_chroma.SIZE // 2)
+    spectra = nnls_chroma.log_spectra(np.lib.stride_tricks.sliding_window_view(padded, nnls_chroma.SIZE)[::2048], 44100)
+    np.testing.assert_allclose(spectra, golden["log_spectra"], atol=2e-5 * golden["log_spectra"].max())
+    np.testing.assert_allclose(nnls_chroma.transcribe(spectra), golden["notes"], atol=1e-3)
+    frames, _ = NnlsChromaCodec().features((samples, 44100))
+    np.testing.assert_allclose(frames, golden["chroma"], atol=1e-3)
 
 
 def tone(pitches: list[float], seconds: float = 1.5, rate: int = 44100) -> np.ndarray:

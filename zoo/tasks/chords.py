@@ -146,8 +146,8 @@ class Chords(Model):
         state: Floats = self._recognise(frames).state
         return state
 
-    def attention(self, source: AudioSource, start: float = 0.0) -> Attention:
-        """Which frames each frame looks at, in the window of the recording that begins at `start` seconds.
+    def attention(self, source: AudioSource, start: float | None = None) -> Attention:
+        """Which frames each frame looks at, in the window that begins at `start` seconds, by default in the middle.
 
         Of each layer the first half of the heads look back, the others ahead.
 
@@ -159,7 +159,8 @@ class Chords(Model):
         if self._attend is None:
             raise InputError(f"{self.name}: has no attention to look at")
         frames = self.config.features_of(self.codec.features(source).frames)
-        first = min(int(start * self.codec.sample_rate / self.hop), max(0, len(frames) - self.config.steps))
+        last = max(0, len(frames) - self.config.steps)
+        first = last // 2 if start is None else min(max(0, int(start * self.codec.sample_rate / self.hop)), last)
         window = frames[first : first + self.config.steps]
         weights = np.asarray(self._attend(window[None]))[0]
         times = (first + np.arange(len(window))) * self.hop / self.codec.sample_rate
