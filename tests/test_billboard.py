@@ -15,6 +15,7 @@ from tests import shared
 from zoo.data import Song, billboard, load_songs, read_songs
 from zoo.errors import InputError
 from zoo.music import sections
+from zoo.music.chroma import NnlsChromaCodec
 from zoo.music.harte import ChordSpan
 from zoo.music.sections import FUNCTIONS, Section, function_of, parse
 
@@ -34,6 +35,9 @@ REDUCED = [
     (0, 1, "N"), (1, 3, "X"), (3, 4, "G:7"), (4, 5, "F:maj"), (5, 7, "X"), (7, 8, "G:7"), (8, 9, "F:maj"),
     (9, 11, "A:min"), (11, 13, "A:min"), (13, 14, "N"), (14, 15.9, "D:maj"), (15.9, 16, "N"), (16, 17, "N"),
 ]  # fmt: skip
+
+
+CODEC = NnlsChromaCodec()
 
 
 def write_song(folder: Path, text: str = SALAMI) -> Path:
@@ -117,12 +121,12 @@ def test_recordings_of_one_song_stay_together(tmp_path: Path) -> None:
         f"{i:04}": SALAMI.replace("A Song", f"Song {i // 2}").replace("Nobody", "nobody" if i % 2 else "NOBODY")
         for i in range(60)
     }
-    songs = load_songs(packed(tmp_path / "data", texts), None, lambda song: {"i": np.array([int(song.name)])})
+    songs = load_songs(packed(tmp_path / "data", texts), CODEC, lambda song: {"i": np.array([int(song.name)])})
     assert all(len(songs.names[split]) for split in ("train", "valid", "test"))
     for split, names in songs.names.items():
         assert np.bincount([int(name) // 2 for name in names]).max() == 2
         np.testing.assert_array_equal(getattr(songs, split)["i"], [int(name) for name in names])
-    assert [song.name for song in read_songs(tmp_path / "data", None, "test", 2)] == list(songs.names["test"][:2])
+    assert [song.name for song in read_songs(tmp_path / "data", CODEC, "test", 2)] == list(songs.names["test"][:2])
 
 
 def test_what_is_broken_is_told_in_a_line(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_what_is_broken_is_told_in_a_line(tmp_path: Path) -> None:
         {"1": SALAMI, "2": "nonsense\n", "3": SALAMI.replace("13.0", "3.0"), "4": SALAMI},
         {"4": np.zeros((4, 23), np.uint8)},
     )
-    songs = load_songs(data, None, lambda song: {"x": np.zeros((1, 2))})
+    songs = load_songs(data, CODEC, lambda song: {"x": np.zeros((1, 2))})
     assert songs.names["train"] == ("1",)
     reasons = dict(songs.skipped)
     assert set(reasons) == {"2", "3", "4"}

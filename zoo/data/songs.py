@@ -1,8 +1,9 @@
 """Whole songs with their chords and sections: the McGill Billboard, and folders of one's own.
 
-Of one's own: beside each file of sound, `song.wav`, its chords in `song.lab` and its sections in `song.sections.lab`,
-or one of both; the codec makes features of the sound. For a codec of notes a song is a file of notes, whose chords
-may also be symbols in it, or POP909's. A model's task turns a song into examples:
+The Billboard is for models whose codec is that of its chroma. Of one's own: beside each file of sound, `song.wav`, its
+chords in `song.lab` and its sections in `song.sections.lab`, or one of both; the codec makes features of the sound. For
+a codec of notes a song is a file of notes, whose chords may also be symbols in it, or POP909's. A model's task turns a
+song into examples:
 
     load_songs(folder, codec, lambda song: {"x": …, "y": …})
 """
@@ -24,6 +25,7 @@ from zoo.data.files import File
 from zoo.errors import InputError, ZooError
 from zoo.music import audio, harte, io, sections
 from zoo.music.chords import symbols_in_time
+from zoo.music.chroma import NnlsChromaCodec
 from zoo.music.harte import ChordSpan
 from zoo.music.sections import Section
 
@@ -120,7 +122,7 @@ def _read(folder: Path, codec: Any) -> Iterator[tuple[str, files.Split, Callable
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; pass one of songs with labels")
     of_notes = codec.kind == "notes"
-    entries = [] if of_notes or not folder.is_dir() else billboard.find(folder)
+    entries = billboard.find(folder) if isinstance(codec, NnlsChromaCodec) and folder.is_dir() else []
     found: list[tuple[str, files.Split, Callable[[], Song]]] = []
     if entries:
         found = [(entry.name, _split_of(entry), lambda entry=entry: _of_entry(entry)) for entry in entries]  # type: ignore[misc]
