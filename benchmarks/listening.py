@@ -30,6 +30,7 @@ from zoo.tasks import bench
 
 HERE = Path(__file__).parent
 RATE = 16000  # Hz
+BATCH = 4  # of the network alone
 WINDOWS = 16  # of two seconds, for Basic Pitch's network alone
 
 
@@ -164,6 +165,9 @@ def main() -> None:
     for trial in TRIALS:
         if not options.models or trial.model in options.models:
             table.put(contest(trial, options.rounds, pythons), options.out / f"{device}.csv")
+    for model in dict.fromkeys(trial.model for trial in TRIALS):
+        if not options.models or model in options.models:  # the network alone, and its training step
+            table.put(bench.bench(model, batch_sizes=(BATCH,), seconds=1.0), options.out / f"{device}.csv")
     print(table.markdown(options.out))
     return None
 

@@ -52,25 +52,28 @@ def put(rows: Sequence[Row], path: Path) -> None:
 def markdown(folder: Path = RESULTS) -> str:
     """A table for each model that generates, sampling and training on each device, and one of those that listen."""
     rows = read(folder)
-    heard = [row for row in rows if row["operation"] in LISTENING]
-    models = sorted({row["model"] for row in rows if row not in heard}) or ["music-vae/mel-2bar"]
+    listeners = {row["model"] for row in rows if row["operation"] in LISTENING}
+    heard = [row for row in rows if row["model"] in listeners]
+    models = sorted({row["model"] for row in rows} - listeners) or ["music-vae/mel-2bar"]
     tables = [_table(model, [row for row in rows if row["model"] == model]) for model in models]
     return "\n\n".join([*tables, _listening(heard)])
 
 
 def _listening(rows: Sequence[Row]) -> str:
-    lines = [["device", "model", "system", "times real time", "of ours", "first call, s", "memory, MB"]]
-    lines.append(["---", "---", "---", *["---:"] * 4])
+    head = ["times real time", "of ours", "first call, s", "memory, MB", "network's share of peak"]
+    lines = [["device", "model", "system", *head], ["---", "---", "---", *["---:"] * len(head)]]
     for platform, title in PLATFORMS.items():
         here = [row for row in rows if row["platform"] == platform]
         if not here:
-            lines.append([title, "all", "zoo", *[MISSING] * 4])
+            lines.append([title, "all", "zoo", *[MISSING] * len(head)])
         ours = {(row["device"], row["model"], row["operation"]): row for row in here if row["system"] == "zoo"}
-        for row in here:
+        for row in (row for row in here if row["operation"] in LISTENING):
             mine = ours.get((row["device"], row["model"], row["operation"]), {})
             speed, own = float(row["real_time"]), float(mine.get("real_time", math.nan))
             cells = [_cell(speed), f"{speed / own:.2f}"]
             cells += [_cell(float(row[name])) for name in ("compile_s", "memory_mb")]
+            shares = [each["share_of_matmul"] for each in here if _is_network(each, row)]
+            cells.append(f"{max(map(float, shares)):.2f}" if shares else "")
             lines.append([row["device"], f"{row['model']}: {row['operation']}", _name(row["system"], [row]), *cells])
     notes = (
         "Models that listen, from a decoded waveform to what a user gets, in processor time. The first call loads and "
@@ -101,6 +104,12 @@ def _table(model: str, rows: Sequence[Row]) -> str:
     if cores:
         notes += f" Processor cores in use meanwhile: {min(cores):.2f} to {max(cores):.2f}."
     return f"{notes}\n\n{text}"
+
+
+def _is_network(row: Row, of: Row) -> bool:
+    """Whether a row is of the network alone of the model, device and system that row `of` measured as a whole."""
+    same = all(row[key] == of[key] for key in ("device", "model", "system"))
+    return same and row["operation"] not in (*LISTENING, "train") and bool(row["share_of_matmul"])
 
 
 def _name(system: str, rows: Sequence[Row]) -> str:
