@@ -170,7 +170,7 @@ def test_steps_are_the_whole(kind: str) -> None:
 
 def test_attention_is_tensorflows() -> None:
     """`AttentionCellWrapper` around a `BasicLSTMCell`, written out in NumPy."""
-    layer = AttentiveLSTM(5, 4, 3, memory=8, rngs=nnx.Rngs(0))
+    layer = AttentiveLSTM(5, 4, 3, gain=1.0, rngs=nnx.Rngs(0))
     p = {".".join(map(str, path)): np.asarray(v[...], np.float64) for path, v in nnx.to_flat_state(nnx.state(layer))}
     x = np.random.default_rng(0).standard_normal((7, 2, 5))
     c, h, heard = np.zeros((2, 4)), np.zeros((2, 4)), np.zeros((2, 4))

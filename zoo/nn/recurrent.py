@@ -41,16 +41,19 @@ class LSTM(nnx.Module):
     """One LSTM layer. `kernel` [X + H, 4H], `bias` [4H], float32.
 
     Of its X inputs the last `constant` may be the same at every step (a latent vector, say): their share of the gates
-    is then worked out once, by `constant_gates`. `memory` is how many steps it should remember from the start.
+    is then worked out once, by `constant_gates`. `memory` is how many steps it should remember from the start; None
+    leaves it with what a forget bias of one gives, two. `gain` times the usual are the weights of its inputs at first.
     """
 
-    def __init__(self, inputs: int, units: int, *, memory: int, constant: int = 0, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, inputs: int, units: int, *, memory: int | None, constant: int = 0, gain: float = 1.0, rngs: nnx.Rngs
+    ) -> None:
         self.units = units
         self.varying = inputs - constant
-        rows = jax.nn.initializers.lecun_normal()(rngs.params(), (inputs, 4 * units))
+        rows = gain * jax.nn.initializers.lecun_normal()(rngs.params(), (inputs, 4 * units))
         recurrent = [jax.nn.initializers.orthogonal()(rngs.params(), (units, units)) for _ in "ijfo"]
         self.kernel = nnx.Param(jnp.concatenate([rows, jnp.concatenate(recurrent, axis=1)]))
-        self.bias = nnx.Param(chrono(rngs.params(), units, memory))
+        self.bias = nnx.Param(jnp.zeros(4 * units) if memory is None else chrono(rngs.params(), units, memory))
 
     def constant_gates(self, z: jax.Array | None = None) -> jax.Array:
         """The bias, and with it the share of constant inputs `z` [B, constant]: [4H] or [B, 4H]."""
