@@ -6,7 +6,8 @@ DIR holds `Jsb16thSeparated.json`. The likelihood is the Coconet paper's (sectio
 chronological order, each predicted voice by voice, averaged over orders. `--own` feeds the model its own likeliest
 notes within a frame, as the authors' code does; without it the number is a likelihood. Only some frames of each piece
 are asked for, drawn at random, which estimates the mean of all. Then each test soprano is harmonised, and what comes
-is judged beside what Bach wrote for the same sopranos; see `zoo.music.counterpoint`.
+is judged beside what Bach wrote for the same sopranos; see `zoo.music.counterpoint`. A harmonizer has one order, so its
+likelihood is exact: alto, tenor and bass of each sixteenth from the soprano and the voices before, all frames.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +43,10 @@ def main() -> None:
     model, pieces = zoo.load(args.model), jsb.read(next(args.data.rglob(jsb.NAME)))
     test = [piece[: args.length] for piece in pieces["test"][: args.pieces]]
     told: dict[str, object] = {"model": args.model, "pieces": len(test), **vars(args)}
-    if not args.skip_likelihood:
+    harmoniser = model.architecture.task == "harmonization"
+    if not args.skip_likelihood and harmoniser:
+        told |= teacher_forced(model, [tokens(piece) for piece in test])
+    elif not args.skip_likelihood:
         options = {"orders": args.orders, "frames": args.frames, "own": args.own, "key": args.seed}
         for name in ("random", "chronological"):
             options["chronological"] = name == "chronological"
@@ -51,12 +56,24 @@ def main() -> None:
     harmonised = []
     for i, piece in enumerate(test):
         music = tokens(piece)
+        if harmoniser:
+            written = model.write(music, key=args.seed + i, temperature=args.temperature)[0]
+            harmonised.append(pitches(model.filled(music, written)))
+            continue
         free = np.tile(np.arange(4) > 0, (len(music), 1))
         chain = {"key": args.seed + i, "temperature": args.temperature, "steps": args.steps}
         harmonised.append(pitches(model.fill(music, free, **chain)[0]))
     for name, music in {"bach": test, "harmonised": harmonised}.items():
         told[name] = faults(music) | {"copied_bars": copied_bars(music, pieces["train"])}
     print(json.dumps(told, indent=2, default=str))
+
+
+def teacher_forced(model: Any, test: list[np.ndarray]) -> dict[str, float]:
+    """Of all frames: nats of the three voices together and of a note, and how often the likeliest note is right."""
+    nats = np.concatenate([model.nats(music) for music in test])
+    right = np.concatenate([model.likeliest(music) == music[:, 1:].ravel() for music in test]).reshape(-1, 3)
+    named = dict(zip(("alto", "tenor", "bass"), right.mean(axis=0).tolist(), strict=True))
+    return {"nats_a_frame": 3 * nats.mean(), "nats_a_note": nats.mean(), "accuracy": right.mean(), **named}
 
 
 def tokens(piece: np.ndarray) -> np.ndarray:

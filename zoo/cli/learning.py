@@ -153,6 +153,7 @@ def _say_trained(out: str, model: Model) -> None:
         "latent": f"zoo generate {out}",
         "continuation": f"zoo generate {out}",
         "infill": f"zoo generate {out}",
+        "harmonization": f"zoo harmonize {out} FILE",
     }
     if verb := verbs.get(model.architecture.task):
         print(f"use it: {verb}")

@@ -27,6 +27,7 @@ LACKS = {  # what a model is without that is not for the task
     "latent": "has no latent vectors",
     "continuation": "does not write token by token",
     "infill": "does not fill in voices",
+    "harmonization": "does not harmonise melodies",
     "genie": "has no buttons",
 }
 NOTES = "MIDI, MusicXML, MXL, ABC, **kern or NoteSequence"

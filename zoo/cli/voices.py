@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.cli.attention import add_attention, draw_attention
 from zoo.cli.music import NOTES, add_out, add_temperature, load, save, stems
 from zoo.cli.parser import Parser, add_model, add_seed, add_verb, number, whole
+from zoo.errors import InputError
 
+HARMONIZER = "harmonizer"  # the model of a bare `zoo harmonize tune.mid`
 GENIE = "piano-genie"  # the model of a bare `zoo genie 0123`
 
 if TYPE_CHECKING:
@@ -20,16 +24,28 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     """Adds the verbs of this file."""
     parser = add_verb(
-        verbs, "harmonize", harmonize, "Give a melody three more voices.",
+        verbs, "harmonize", harmonize, "Give a melody chords, or three more voices.",
         """
-        zoo harmonize coconet melody.abc
+        zoo harmonize tune.mid
+        zoo harmonize tune.abc -n 3 --temperature 0 --attention looked-at.png
+        zoo harmonize harmonizer/chorale hymn.musicxml
         zoo harmonize coconet hymn.musicxml -n 8 --seed 3 --out harmonies
         """,
-        "The melody is the track so named, or the highest notes; by octaves it is moved to where a soprano sings.",
+        "The melody is the track so named, or the highest notes. harmonizer/leadsheet gives it chord symbols and "
+        "writes a lead sheet as MusicXML beside MIDI, sound and pictures; the others move it by octaves to where a "
+        "soprano sings and give it alto, tenor and bass.",
     )  # fmt: skip
-    add_model(parser)
+    add_model(parser, HARMONIZER)
     parser.add_argument("file", metavar="FILE", help=f"the melody: {NOTES}")
-    add_chain(parser)
+    parser.add_argument("-n", type=whole(1), default=4, metavar="N", help="how many versions (default: 4)")
+    help_ = "1 draws as trained, 0 takes the likeliest, a harmonizer by beam search (default: 0.7; coconet 0.9)"
+    parser.add_argument("--temperature", type=number(0), metavar="T", help=help_)
+    help_ = "with --temperature 0: how many harmonies a harmonizer follows at a time (default: 4, or -n if more)"
+    parser.add_argument("--beam", type=whole(1), metavar="W", help=help_)
+    parser.add_argument("--steps", type=whole(1), metavar="N", help="coconet: length of its Gibbs chain")
+    add_attention(parser)
+    add_seed(parser)
+    add_out(parser, tempo=False)
 
     parser = add_verb(
         verbs, "infill", infill, "Write part of a piece for four voices anew.",
@@ -80,9 +96,24 @@ def harmonize(args: argparse.Namespace) -> None:
     """`zoo harmonize`."""
     from zoo.music import io
 
-    model, score = load(args.model, "infill"), io.read(args.file)
-    options = {"key": args.seed, "temperature": args.temperature, "steps": args.steps}
-    show(args, model.scores(model.harmonize_windows(score, args.n, **options), score.qpm), "harmonized")
+    model, score = load(args.model, "harmonization", "infill"), io.read(args.file)
+    chorale = model.architecture.task == "infill"
+    if args.temperature is None:
+        args.temperature = 0.9 if chorale else 0.7
+    options = {"key": args.seed, "temperature": args.temperature}
+    if chorale:
+        if args.beam or args.attention:
+            raise InputError(f"{model.name}: draws notes in no order; leave out --beam and --attention")
+        windows = model.harmonize_windows(score, args.n, **options, steps=args.steps)
+        show(args, model.scores(windows, score.qpm), "harmonized")
+        return
+    if args.steps:
+        raise InputError(f"{model.name}: has no Gibbs chain; leave out --steps")
+    piece = model.piece(score)
+    scores = [piece.score(row) for row in model.write(piece.music, args.n, **options, width=args.beam)]
+    show(args, scores, "harmonized", [piece.sheet(each) for each in scores])
+    if drawn := draw_attention(args, model, score, stems([args.file])[0]):
+        print(f"wrote {drawn}: what the chords or voices look at in the melody")
 
 
 def infill(args: argparse.Namespace) -> None:
@@ -96,10 +127,11 @@ def infill(args: argparse.Namespace) -> None:
     show(args, model.scores(model.fill(music, free, args.n, **options), score.qpm), "infilled")
 
 
-def show(args: argparse.Namespace, scores: list[Score], what: str) -> None:
-    """The piece as it was and its versions."""
+def show(args: argparse.Namespace, scores: list[Score], what: str, sheets: Sequence[bytes] = ()) -> None:
+    """The piece as it was and its versions, and those as MusicXML where `sheets` has them."""
     from zoo.music import io
-    from zoo.show import Group
+    from zoo.show import Group, file_stems
+    from zoo.show.files import write
 
     args.files = [args.file]
     name, stem = Path(args.file).name, stems(args.files)[0]
@@ -108,6 +140,12 @@ def show(args: argparse.Namespace, scores: list[Score], what: str) -> None:
         Group(scores, [f"Version {i + 1}" for i in range(args.n)], f"{stem}-{what}", what.capitalize()),
     ]
     save(groups, args, f"{name}, {what}", f"{args.model}, temperature {args.temperature:g}, seed {args.seed}")
+    written = [
+        write(Path(args.out) / f"{stem}.musicxml", sheet)
+        for stem, sheet in zip(file_stems(groups[-1]), sheets, strict=False)
+    ]
+    if written:
+        print(f"wrote {len(written)} MusicXML files for notation programs: {written[0]}" + " …" * (len(written) > 1))
 
 
 def genie(args: argparse.Namespace) -> None:

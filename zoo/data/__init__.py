@@ -6,7 +6,7 @@ corpus = load_corpus("my_midis/", get_codec("melody"))
 for batch in batches(corpus.train, batch_size=64, seed=0): batch["x"]  # [64, T, ...]
 """
 
-from zoo.data.batches import Augment, Examples, batches, count_of, named, take
+from zoo.data.batches import Augment, Examples, batches, bucketed, count_of, named, take
 from zoo.data.corpus import Corpus, load_corpus, load_pieces
 from zoo.data.files import find
 from zoo.data.labelled import Labelled, load_labelled
@@ -20,6 +20,7 @@ __all__ = [
     "Song",
     "Songs",
     "batches",
+    "bucketed",
     "count_of",
     "find",
     "load_corpus",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import count
@@ -70,6 +70,60 @@ def batches(
         if augment is not None:
             batch["x"] = augment(batch["x"], np.random.default_rng((seed, 1, step)))
         return batch
+
+    return _made_ahead(make, start_step)
+
+
+def bucketed(
+    windows: Array,
+    lengths: npt.NDArray[np.int64],
+    buckets: Sequence[int],
+    batch_size: int,
+    seed: int = 0,
+    start_step: int = 0,
+    augment: Augment | None = None,
+) -> Iterator[dict[str, Array]]:
+    """As `batches`, of windows [W, T, ...] that are padded behind their `lengths`: those of a batch are of like length.
+
+    A batch holds windows of one bucket, cut to its length, so that little padding is worked on and as many programs
+    are compiled as there are buckets. Of a shorter bucket more windows make a batch: all batches cost about the same.
+    An epoch has every window at least once, the last batch of a bucket being filled up from its first, and its batches
+    come in random order.
+
+    Args:
+      buckets: lengths, ascending; the last is T at least as long as the longest window.
+      batch_size: windows of the last bucket.
+
+    Raises:
+      InputError: as for `batches`, or a window is longer than the last bucket.
+    """
+    if not len(windows):
+        raise InputError("no windows to make batches of: add pieces to the training split")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: a batch holds at least one window")
+    if lengths.max() > buckets[-1]:
+        raise InputError(f"buckets={list(buckets)}: a window is {lengths.max()} long; let the last be as long")
+    bucket_of = np.searchsorted(buckets, lengths)
+    members = [np.flatnonzero(bucket_of == i) for i in range(len(buckets))]
+    sizes = [batch_size * buckets[-1] // bucket for bucket in buckets]
+    counts = [-(-len(rows) // size) for rows, size in zip(members, sizes, strict=True)]
+
+    @lru_cache(maxsize=2)
+    def plan(epoch: int) -> list[tuple[int, npt.NDArray[np.int64]]]:
+        rng = np.random.default_rng((seed, 0, epoch))
+        shuffled = [rng.permutation(rows) for rows in members]
+        made = [
+            (bucket, part)
+            for bucket, rows, size, n in zip(buckets, shuffled, sizes, counts, strict=True)
+            for part in np.resize(rows, (n, size))
+        ]
+        return [made[i] for i in rng.permutation(len(made))]
+
+    def make(step: int) -> dict[str, Array]:
+        epoch, place = divmod(step, sum(counts))
+        bucket, chosen = plan(epoch)[place]
+        x = windows[chosen][:, :bucket]
+        return {"x": x if augment is None else augment(x, np.random.default_rng((seed, 1, step)))}
 
     return _made_ahead(make, start_step)
 

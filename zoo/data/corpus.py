@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data import files, jsb, pop909
+from zoo.data import files, jsb, nottingham, pop909
 from zoo.data.files import File
 from zoo.errors import InputError, ZooError
 from zoo.music.codecs import Codec
@@ -27,7 +27,7 @@ from zoo.weights.cache import cache_folder, write_atomically
 Array: TypeAlias = npt.NDArray[Any]
 
 METERS = ("4/4", "2/4", "2/2", "4/2", "1/4", "4/8", "8/8")
-_VERSION = 2  # of what is cached; raise it whenever readers or codecs change what they return
+_VERSION = 3  # of what is cached; raise it whenever readers or codecs change what they return
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,14 @@ def load_corpus(
     """All windows of the files in a folder, at any depth, by split (see `files.splits`).
 
     The first pass is cached under the user's cache folder, by the files' names, sizes and times, the codec and the
-    options. Files that can't be used are listed in `Corpus.skipped`. POP909's songs are put on their beats, and
-    the JSB chorales have their official split.
+    options. Files that can't be used are listed in `Corpus.skipped`. POP909's songs are put on their beats, its chords
+    and Nottingham's become chord symbols, and the JSB chorales have their official split.
 
     Args:
       hop_bars: a window begins every so many bars.
       dedupe: drop windows from train that are identical to an earlier one; None: only for melodies.
-      meters: metres whose bars are read as 4/4: two of 2/4 make one, 4/2 makes two. Magenta takes 4/4 alone.
+      meters: metres whose bars are read as 4/4: two of 2/4 make one, 4/2 makes two. Magenta takes 4/4 alone. A codec of
+        music in `any_meter` takes all as they are.
       patterns: which files, see `files.find`.
 
     Raises:
@@ -110,9 +111,17 @@ def load_corpus(
 
 
 def load_pieces(
-    folder: str | Path, split: str, *, meters: Sequence[str] = METERS, patterns: Sequence[str] = ("*",)
+    folder: str | Path,
+    split: str,
+    *,
+    meters: Sequence[str] = METERS,
+    patterns: Sequence[str] = ("*",),
+    codec: Codec | None = None,
 ) -> Iterator[tuple[str, Score]]:
-    """The whole pieces of one split that can be read, by name; as `load_corpus`, but nothing is cut or cached."""
+    """The whole pieces of one split that can be read, by name; as `load_corpus`, but nothing is cut or cached.
+
+    With a `codec` for music in any metre they stay in theirs.
+    """
     found = files.find(Path(folder), patterns)
     split_of = files.splits(found)
     for file in found:
@@ -120,7 +129,7 @@ def load_pieces(
             for part, score in _pieces(file)[0]:
                 name = f"{file.name}#{part}" if part else file.name
                 if _split_of(name, split_of) == split:
-                    yield name, _in_common_time(score, meters)
+                    yield name, score if any_meter(codec) else _in_common_time(score, meters)
 
 
 def _first_pass(folder: Path, found: list[File], codec: Codec, hop_bars: int, meters: Sequence[str]) -> _Pass:
@@ -159,7 +168,7 @@ def _windows(file: File, codec: Codec, hop_bars: int, meters: Sequence[str]) -> 
     for part, score in pieces:
         name = f"{file.name}#{part}" if part else file.name
         try:
-            windows = codec.windows(_in_common_time(score, meters), hop_bars)
+            windows = codec.windows(score if any_meter(codec) else _in_common_time(score, meters), hop_bars)
         except Exception as error:
             yield name, _reason(error)
         else:
@@ -170,10 +179,16 @@ def _pieces(file: File) -> tuple[list[tuple[str, Score]], Sequence[Exception]]:
     """The pieces of a file by what tells them apart, "" if there is but one; and why others can't be read."""
     if jsb.is_collection(file.path):
         return jsb.read_scores(file.path), []
-    if pop909.is_song(file.path):
-        return [("", pop909.read_song(file.path))], []
+    for reader in (pop909, nottingham):
+        if reader.is_song(file.path):
+            return [("", reader.read_song(file.path))], []
     scores, errors = read_pieces(file.path)
     return [(str(i) if len(scores) > 1 else "", score) for i, score in enumerate(scores, 1)], errors
+
+
+def any_meter(codec: Codec | None) -> bool:
+    """Whether a codec takes music in any metre as it is."""
+    return getattr(codec, "any_meter", False)
 
 
 def _reason(error: Exception) -> str:

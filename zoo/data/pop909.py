@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import InputError
+from zoo.music.harte import to_symbol
 from zoo.music.io import read
 from zoo.music.score import Floats, Ints, Score
 
@@ -43,9 +44,9 @@ def read_song(path: Path) -> Score:
         heard = np.loadtxt(path.parent / "beat_audio.txt", ndmin=2)  # [M, 2]: second, beat in the bar from 1
         times = beats[:, 0]
         votes = beats[:, 2] + _hits(times, heard[heard[:, 1] == 1, 0])
-        for name in (CHORDS, "chord_audio.txt"):  # lines of start, end, chord
-            lines = (path.parent / name).read_text(encoding="utf-8").splitlines()
-            votes += _hits(times, np.array([float(line.split()[0]) for line in lines if line.strip()]))
+        chords = {name: _labels(path.parent / name) for name in (CHORDS, "chord_audio.txt")}
+        for labels in chords.values():
+            votes += _hits(times, np.array([start for start, _ in labels]))
     except (OSError, ValueError, IndexError) as error:
         raise InputError(f"{path.parent}: POP909's beats or chords can't be read ({error}); unpack it again") from None
     if len(times) < 8 or np.any(np.diff(times) <= 0):
@@ -53,7 +54,13 @@ def read_song(path: Path) -> Score:
     spacing = np.diff(np.flatnonzero(beats[:, 2]))
     beats_per_bar = 3 if len(spacing) and np.median(spacing) in (3, 6) else 4
     downbeats = _bars(votes, beats_per_bar)
-    return _on_beats(score, times, downbeats, beats_per_bar)
+    return _on_beats(score, chords[CHORDS], times, downbeats, beats_per_bar)
+
+
+def _labels(path: Path) -> list[tuple[float, str]]:
+    """When chords begin, in seconds, and their symbols, from lines of start, end and label in Harte's notation."""
+    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return [(float(start), to_symbol(label)) for start, _, label in lines]
 
 
 def _hits(times: Floats, events: Floats) -> Floats:
@@ -83,8 +90,13 @@ def _bars(votes: Floats, beats: int) -> npt.NDArray[np.intp]:
     return np.array(downbeats[::-1], np.intp)
 
 
-def _on_beats(score: Score, times: Floats, downbeats: npt.NDArray[np.intp], beats: int) -> Score:
-    """`score` with one quarter a beat, the first downbeat on a bar line, and a metre change at each odd bar."""
+def _on_beats(
+    score: Score, chords: list[tuple[float, str]], times: Floats, downbeats: npt.NDArray[np.intp], beats: int
+) -> Score:
+    """`score` and `chords`, whose times are seconds, with one quarter a beat and the first downbeat on a bar line.
+
+    The metre changes at each odd bar.
+    """
     start, end = (_beat_at(score.seconds_at(x), times) for x in (score.start, score.end))
     first = downbeats[0] if len(downbeats) else 0
     earliest = min(0.0, float(start.min(initial=0.0)))
@@ -96,10 +108,12 @@ def _on_beats(score: Score, times: Floats, downbeats: npt.NDArray[np.intp], beat
     kept = np.flatnonzero(np.abs(np.diff(qpm, prepend=0.0)) > 1e-6)
     tempos = np.stack([kept + shift, qpm[kept]], axis=1)
     tempos[0, 0] = 0.0
+    at = np.round(_beat_at(np.array([start for start, _ in chords]), times) * 2) / 2 + shift  # on the half beat
     return replace(
         Score.of(start + shift, end + shift, score.pitch, score.velocity, score.track, score.program, score.is_drum),
         tempos=tempos,
         meters=np.array(meters, np.float64),
+        chords=tuple(zip(np.maximum(at, 0).tolist(), (symbol for _, symbol in chords), strict=True)),
         track_names=score.track_names,
         source=score.source,
     )

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import InputError
-from zoo.music.grid import STEPS_PER_BAR, STEPS_PER_QUARTER, quantize, source, track_name
+from zoo.music.grid import STEPS_PER_BAR, STEPS_PER_QUARTER, cut_whole, length, quantize, source, track_name
 from zoo.music.score import Score
 
 REST, FIRST_PITCH = 0, 1
@@ -44,9 +44,11 @@ class ChoraleCodec:
 
     Attributes:
       bars: length of a window; `steps` is 16 times that.
+      whole: a shorter piece comes whole, followed by padding, 47.
     """
 
     bars: int = 8
+    whole: bool = False
 
     name: ClassVar[str] = "chorale"
     kind: ClassVar[str] = "multitrack"
@@ -66,6 +68,8 @@ class ChoraleCodec:
           InputError: nothing usable; the message says why.
         """
         tokens = self.encode(score)
+        if self.whole:
+            return cut_whole(tokens, self.steps, hop_bars, self.classes)
         if len(tokens) < self.steps // 2 or (len(tokens) < self.steps and not pad):
             need = "half of a window" if pad else "a window"
             raise InputError(f"{source(score)}: too short to fill {need} of {self.bars} bars; pass a longer piece")
@@ -129,10 +133,15 @@ class ChoraleCodec:
     def transpose(self, windows: Tokens, semitones: npt.ArrayLike) -> Tokens:
         """Windows [W, T, 4] moved up by `semitones`, int or int [W], cut back to what fits, window by window."""
         flat = windows.reshape(len(windows), -1)
-        sounding = flat > REST
+        sounding = (flat > REST) & (flat < CLASSES)
         lowest = flat.min(axis=1, initial=CLASSES - 1, where=sounding)
-        shift = np.clip(semitones, FIRST_PITCH - lowest, CLASSES - 1 - flat.max(axis=1)).astype(windows.dtype)
+        highest = flat.max(axis=1, initial=FIRST_PITCH, where=sounding)
+        shift = np.clip(semitones, FIRST_PITCH - lowest, CLASSES - 1 - highest).astype(windows.dtype)
         return (flat + sounding * shift[:, None]).reshape(windows.shape)
+
+    def lengths(self, windows: Tokens) -> npt.NDArray[np.int64]:
+        """Steps of each window [W, T, 4] before its padding, int64 [W]."""
+        return length(windows[..., 0] < CLASSES)
 
 
 def score_of(pitches: npt.ArrayLike, qpm: float = 120.0, velocity: int = 80) -> Score:

@@ -15,6 +15,7 @@ from zoo.music.chroma import NnlsChromaCodec, NoteChromaCodec
 from zoo.music.drums import DrumsCodec
 from zoo.music.groove import GrooveCodec
 from zoo.music.harmonic_cqt import HarmonicCqtCodec
+from zoo.music.harmony import HarmonyCodec
 from zoo.music.keys import KeysCodec
 from zoo.music.lead_sheet import LeadSheetCodec
 from zoo.music.melody import MelodyCodec
@@ -57,7 +58,8 @@ class Codec(Protocol):
     Attributes:
       name: as `get_codec` takes it.
       kind: "categorical" (one token a step), "multitrack" (a token a track and step), "groove" (real values),
-        "pianoroll" (0 or 1 a key and step), "notes" (some numbers a note), or "sequence" (a `SequenceCodec`).
+        "pianoroll" (0 or 1 a key and step), "notes" (some numbers a note), "harmony" (a melody's token, a chord's and a
+        place in the bar, each step), or "sequence" (a `SequenceCodec`).
       bars, steps, steps_per_quarter: length of a window and its grid; `steps` is T.
       classes: number of tokens; a tuple, one number a track, for "multitrack"; numbers a step for the others.
     """
@@ -98,6 +100,7 @@ _ALL = (
     MelodyEventsCodec,
     MelodyNotesCodec,
     LeadSheetCodec,
+    HarmonyCodec,
     DrumsCodec,
     TrioCodec,
     GrooveCodec,

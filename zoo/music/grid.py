@@ -43,7 +43,7 @@ def sections(score: Score) -> list[Score]:
     """
     found = []
     refused = set()
-    for begin, end, metre in _metres(score):
+    for begin, end, metre in metres(score):
         inside = (score.start >= begin) & (score.start < end)
         if not inside.any():
             continue
@@ -57,7 +57,7 @@ def sections(score: Score) -> list[Score]:
     return found
 
 
-def _metres(score: Score) -> list[tuple[float, float, tuple[float, float]]]:
+def metres(score: Score) -> list[tuple[float, float, tuple[float, float]]]:
     """The stretches between changes of metre: begin and end in quarter notes, time signature."""
     changes = {0.0: (4.0, 4.0)} | {at: (top, bottom) for at, top, bottom in score.meters if top > 0 and bottom > 0}
     begins = sorted(changes)
@@ -121,6 +121,23 @@ def cut(position: Array, value: Array, first: Array, steps: int) -> Array:
     out = np.zeros((len(first), steps, *value.shape[1:]), value.dtype)
     out[window, position[event] - first[window]] = value[event]
     return out
+
+
+def cut_whole(tokens: Array, steps: int, hop_bars: int, padding: tuple[int, ...]) -> Array:
+    """A piece [N, C] no longer than `steps` as a window [1, steps, C], padded; a longer one every `hop_bars` bars.
+
+    The last of several ends with the piece, on a multiple of a slot.
+    """
+    last = len(tokens) - steps
+    starts = sorted({*range(0, max(last, 0), hop_bars * STEPS_PER_BAR), max(last, 0)})
+    fill = np.broadcast_to(np.array(padding, np.int32), (max(0, -last), len(padding)))
+    padded = np.concatenate([tokens, fill])
+    return np.stack([padded[start : start + steps] for start in starts])
+
+
+def length(there: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """One more than the last True of each row [W, T], int64 [W]."""
+    return np.asarray(there.shape[1] - np.argmax(there[:, ::-1], axis=1))
 
 
 def source(score: Score) -> str:

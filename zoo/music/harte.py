@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo.errors import InputError
 
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+FLAT_NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 DEGREES = ("1", "b2", "2", "b3", "3", "4", "b5", "5", "b6", "6", "b7", "7")  # by semitones above the root
 NO_CHORD, OTHER = "N", "X"  # silence or no harmony; a chord that the vocabulary lacks
 
@@ -76,6 +77,30 @@ def simplified(label: str) -> str:
     if letter not in NAMES or signs.strip("#b") or quality not in QUALITIES or rest.startswith("("):
         return OTHER
     return f"{NAMES[(NAMES.index(letter) + signs.count('#') - signs.count('b')) % 12]}:{quality}"
+
+
+SUFFIXES = {  # of chord symbols, where a quality is written otherwise there
+    "maj": "", "min": "m", "aug": "+", "maj6": "6", "min6": "m6", "min7": "m7", "hdim7": "m7b5", "minmaj7": "m(maj7)",
+}  # fmt: skip
+
+
+def to_symbol(label: str) -> str:
+    """A label as a chord symbol: "Bb:min7/b3" is "Bbm7/Db", "N" and "X" are "N.C.".
+
+    Raises ValueError for what is no label.
+    """
+    if label in (NO_CHORD, OTHER):
+        return "N.C."
+    name, _, rest = label.partition(":")
+    quality, _, degree = (rest or "maj").partition("/")
+    quality, _, added = quality.partition("(")
+    symbol = name + SUFFIXES.get(quality, quality) + {"b7)": "(add7)"}.get(added, "")
+    if not degree or degree == "1":
+        return symbol
+    lowest = "C D EF G A B".index(name[0]) + name.count("#") - name.count("b")
+    number = degree.lstrip("#b")
+    semitones = (0, 2, 4, 5, 7, 9, 11)[(int(number) - 1) % 7] + degree.count("#") - degree.count("b")
+    return f"{symbol}/{(FLAT_NAMES if 'b' in name + degree else NAMES)[(lowest + semitones) % 12]}"
 
 
 def with_bass(label: str, bass: int) -> str:

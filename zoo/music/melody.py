@@ -130,7 +130,7 @@ class MelodyCodec:
 
     def _tracks(self, parts: list[Score]) -> list[int]:
         tracks = sorted({int(track) for part in parts for track in part.track})
-        named = [track for track in tracks if _MELODY_NAME.search(track_name(parts[0], track))]
+        named = [track for track in tracks if is_melody_name(track_name(parts[0], track))]
         return tracks if self.every_track or not named else named
 
 
@@ -168,6 +168,11 @@ class Line(NamedTuple):
         token = np.r_[self.pitch - MIN_PITCH + FIRST_PITCH, np.full(len(off), NOTE_OFF)].astype(np.int32)
         order = np.argsort(position)
         return cut(position[order], token[order], first, steps)
+
+
+def is_melody_name(name: str) -> bool:
+    """Whether a track so called is the melody."""
+    return _MELODY_NAME.search(name) is not None
 
 
 def transpose(windows: Tokens, semitones: npt.ArrayLike) -> Tokens:

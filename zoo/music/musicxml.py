@@ -26,8 +26,8 @@ from zoo.music.score import Score
 _MAX_BYTES = 64 << 20
 _CONTAINER = "META-INF/container.xml"
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_ACCIDENTALS = {-2: "bb", -1: "b", 0: "", 1: "#", 2: "##"}
-_KINDS = {  # MusicXML's names of chord qualities as suffixes of chord symbols
+ACCIDENTALS = {-2: "bb", -1: "b", 0: "", 1: "#", 2: "##"}
+KINDS = {  # MusicXML's names of chord qualities as suffixes of chord symbols
     "major": "",
     "minor": "m",
     "augmented": "+",
@@ -253,17 +253,17 @@ def _symbol(harmony: Element) -> str:
         return "N.C."
     degrees = "".join(_degree(degree) for degree in harmony.iterfind("degree"))
     bass = _note_name(harmony, "bass")
-    return root + _KINDS.get(kind, "") + (f"({degrees})" if degrees else "") + (f"/{bass}" if bass else "")
+    return root + KINDS.get(kind, "") + (f"({degrees})" if degrees else "") + (f"/{bass}" if bass else "")
 
 
 def _degree(degree: Element) -> str:
     """An altered degree: b5, add9, no3."""
     verb = {"add": "add", "subtract": "no"}.get(degree.findtext("degree-type", ""), "")
     alter = round(float(degree.findtext("degree-alter") or 0))
-    return verb + _ACCIDENTALS.get(alter, "") + degree.findtext("degree-value", "")
+    return verb + ACCIDENTALS.get(alter, "") + degree.findtext("degree-value", "")
 
 
 def _note_name(harmony: Element, which: str) -> str:
     step = harmony.findtext(f"{which}/{which}-step")
     alter = round(float(harmony.findtext(f"{which}/{which}-alter") or 0))
-    return step.strip() + _ACCIDENTALS.get(alter, "") if step else ""
+    return step.strip() + ACCIDENTALS.get(alter, "") if step else ""

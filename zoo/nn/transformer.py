@@ -12,7 +12,7 @@ farther ones share theirs, the wider the farther. One table serves all layers of
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from zoo.nn.dropout import Dropout
 from zoo.nn.recurrent import Dense
 
 FORBIDDEN = -1e9  # the score of what must not be looked at
+
+Pair: TypeAlias = tuple[jax.Array, jax.Array | None]  # for the tokens before, and for the memory
 
 
 class MultiHeadAttention(nnx.Module):
@@ -182,12 +184,12 @@ class DecoderBlock(nnx.Module):
         self.feed = FeedForward(units, hidden, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, own: Cache, cross: Cache, bias: jax.Array, masks: tuple[jax.Array, jax.Array], drop: Dropout
+        self, x: jax.Array, own: Cache, cross: Cache, biases: Pair, masks: Pair, drop: Dropout
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`x` [B, L, U] asks the caches, `masks` for each: the same shape, and both attentions' weights."""
-        heard, to_own = self.own.attend(self.before_own(x), own, bias, masks[0])
+        """`x` [B, L, U] asks the caches, a bias and a mask for each: the same shape, and both attentions' weights."""
+        heard, to_own = self.own.attend(self.before_own(x), own, biases[0], masks[0])
         x = x + drop(heard)
-        heard, to_cross = self.cross.attend(self.before_cross(x), cross, mask=masks[1])
+        heard, to_cross = self.cross.attend(self.before_cross(x), cross, biases[1], masks[1])
         x = x + drop(heard)
         return x + drop(self.feed(self.before_feed(x), drop)), to_own, to_cross
 
@@ -207,19 +209,26 @@ class Decoder(nnx.Module):
         self.norm = nnx.LayerNorm(units, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, memory: jax.Array, mask: jax.Array, drop: Dropout | None = None
+        self,
+        x: jax.Array,
+        memory: jax.Array,
+        mask: jax.Array,
+        drop: Dropout | None = None,
+        cross_bias: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Teacher forcing: inputs [B, L, U], each of which sees itself and those before it, and all of the memory.
 
-        `memory` [B, M, U], `mask` bool [B, M] where there is any. Returns states [B, L, U], and the weights of the
+        `memory` [B, M, U], `mask` bool [B, M] where there is any; `cross_bias` [H, L, M] where the two share a clock,
+        so that how far apart they are means something. Returns states [B, L, U], and the weights of the
         attention to the tokens before [B, layers, H, L, L] and to the memory [B, layers, H, L, M].
         """
         drop = drop or Dropout()
         position = jnp.arange(x.shape[1])
-        bias, masks = self.bias(position, position), (position[:, None] >= position, mask[:, None, None])
+        biases = self.bias(position, position), cross_bias
+        masks = position[:, None] >= position, mask[:, None, None]
         to_own, to_cross = [], []
         for block in self.blocks:
-            x, one, other = block(x, block.remember(x), block.cross.remember(memory), bias, masks, drop)
+            x, one, other = block(x, block.remember(x), block.cross.remember(memory), biases, masks, drop)
             to_own.append(one)
             to_cross.append(other)
         return self.norm(x), jnp.stack(to_own, axis=1), jnp.stack(to_cross, axis=1)
@@ -231,17 +240,22 @@ class Decoder(nnx.Module):
         cross = tuple(block.cross.remember(memory) for block in self.blocks)
         return DecoderState(own, cross, mask, jnp.zeros(size, jnp.int32))
 
-    def step(self, state: DecoderState, x: jax.Array) -> tuple[jax.Array, jax.Array, DecoderState]:
-        """One input [B, U]: a call's result there [B, U], its weights to the memory [B, layers, H, M], new state."""
+    def step(
+        self, state: DecoderState, x: jax.Array, cross_bias: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, DecoderState]:
+        """One input [B, U]: a call's result there [B, U], its weights to the memory [B, layers, H, M], new state.
+
+        `cross_bias` [H, 1, M] is its row of a call's.
+        """
         at = state.position[0]
         places = jnp.arange(state.own[0].keys.shape[2])
-        bias, masks = self.bias(at[None], places), (places <= at, state.mask[:, None, None])
+        biases, masks = (self.bias(at[None], places), cross_bias), (places <= at, state.mask[:, None, None])
         x = x[:, None]
         own, to_cross = [], []
         for block, before, cross in zip(self.blocks, state.own, state.cross, strict=True):
             put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=2)  # noqa: E731
             own.append(Cache(*map(put, before, block.remember(x))))
-            x, _, weights = block(x, own[-1], cross, bias, masks, Dropout())
+            x, _, weights = block(x, own[-1], cross, biases, masks, Dropout())
             to_cross.append(weights[:, :, 0])
         state = DecoderState(tuple(own), state.cross, state.mask, state.position + 1)
         return self.norm(x)[:, 0], jnp.stack(to_cross, axis=1), state

@@ -140,7 +140,7 @@ def _draw(
         axes.text(0.5, 0.5, "no notes", transform=axes.transAxes, ha="center", va="center", color=FAINT)
     _label(axes, score, rolled, left, right)
     if left == 0 and len(rolled.parts) > 1:
-        _legend(axes, rolled, palette)
+        _legend(axes, score, rolled, palette)
 
 
 def _rounded(sheet: Figure, axes: Axes, rolled: Layout, notes: npt.NDArray[np.int64], span: float) -> list[Any]:
@@ -194,11 +194,12 @@ def _label(axes: Axes, score: Score, rolled: Layout, left: float, right: float) 
             )
 
 
-def _legend(axes: Axes, rolled: Layout, palette: Sequence[str]) -> None:
+def _legend(axes: Axes, score: Score, rolled: Layout, palette: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=palette[i % len(palette)], label=printable(name)) for i, name in enumerate(rolled.parts[:8])]
     axes.legend(
         handles=patches, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(patches), frameon=False, fontsize=8,
-        handlelength=0.9, handleheight=0.9, columnspacing=1.2, handletextpad=0.4, borderaxespad=0.1,
+        handlelength=0.9, handleheight=0.9, columnspacing=1.2, handletextpad=0.4,
+        borderaxespad=1.5 if score.chords else 0.1,  # above the chord symbols
     )  # fmt: skip

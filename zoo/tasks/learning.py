@@ -266,6 +266,10 @@ def _batches(
 
     settings, codec = recipe["train"], cast(Any, found.codec)
     augment = codec.vary if recipe["data"].get("vary") else transpose if (lowest, highest) != (0, 0) else None
+    if buckets := settings.get("buckets"):  # pieces of unlike length, which the codec has padded
+        padded = np.asarray(windows)
+        order = settings["batch_size"], settings.get("seed", 0), start
+        return corpora.bucketed(padded, codec.lengths(padded), buckets, *order, augment)
     return corpora.batches(windows, settings["batch_size"], settings.get("seed", 0), start, augment)
 
 
