@@ -58,8 +58,7 @@ class Codec(Protocol):
     Attributes:
       name: as `get_codec` takes it.
       kind: "categorical" (one token a step), "multitrack" (a token a track and step), "groove" (real values),
-        "pianoroll" (0 or 1 a key and step), "notes" (some numbers a note), "harmony" (a melody's token, a chord's and a
-        place in the bar, each step), or "sequence" (a `SequenceCodec`).
+        "pianoroll" (0 or 1 a key and step), "notes" (some numbers a note), or "sequence" (a `SequenceCodec`).
       bars, steps, steps_per_quarter: length of a window and its grid; `steps` is T.
       classes: number of tokens; a tuple, one number a track, for "multitrack"; numbers a step for the others.
     """

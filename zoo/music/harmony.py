@@ -86,7 +86,7 @@ class HarmonyCodec:
     bars: int = 16
 
     name: ClassVar[str] = "harmony"
-    kind: ClassVar[str] = "harmony"
+    kind: ClassVar[str] = "multitrack"
     classes: ClassVar[tuple[int, ...]] = (MELODY, CHORDS, PLACES)
     steps_per_quarter: ClassVar[int] = STEPS_PER_QUARTER
     any_meter: ClassVar[bool] = True
