@@ -33,8 +33,11 @@ SMALL_CODECS = {"chord-crema": CODEC}  # for small configurations that don't tak
 
 
 def hears(architecture: Architecture) -> bool:
-    """Whether it says something of recordings."""
-    return hasattr(importlib.import_module(f"zoo.tasks.{architecture.task}").Task, "describe")
+    """Whether it says something of recordings; others read notes."""
+    if not hasattr(importlib.import_module(f"zoo.tasks.{architecture.task}").Task, "describe"):
+        return False
+    codec = registry.info(architecture.name).codec
+    return get_codec(codec.name, **codec.options).kind == "audio"
 
 
 HEARING = [architecture for architecture in architectures() if hears(architecture)]
