@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -67,7 +68,7 @@ def test_every_verb_has_help_with_an_example_that_parses(verb: str, capsys: pyte
     assert any(example.startswith(verb) for example in examples)
     for example in examples:
         for command in re.split(">+", example)[0].split("| zoo"):
-            _build()[0].parse_args(command.replace("'", "").split())
+            _build()[0].parse_args(shlex.split(command))
 
 
 def test_help_lists_every_verb_once(capsys: pytest.CaptureFixture[str]) -> None:
