@@ -35,6 +35,9 @@ PITCHES = 12
 CHROMA = 2 * PITCHES
 PLACES = 4  # numbers that say how far a token is from the song's ends
 NEAR = 20.0  # tokens: what counts as near an end
+FUNCTIONS = (
+    "silence", "intro", "verse", "prechorus", "chorus", "bridge", "solo", "instrumental", "outro", "other"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Config:
     """Numbers of the network, and of how its answers are read.
 
     Attributes:
-      features: F.
+      scales: frames on either side of an instant for the novelty that features tell, F = 24 + scales + 1.
       hops: of the codec's frames, so many make one of the network's.
       patch: P.
       steps: L of the examples it learns from; longer songs are cut there.
@@ -59,7 +62,7 @@ class Config:
       same: sections count as alike where their tokens are with at least this probability.
     """
 
-    features: int = 30
+    scales: tuple[int, ...] = (6, 11, 22, 43, 86)
     hops: int = 4
     patch: int = 4
     steps: int = 384
@@ -73,7 +76,7 @@ class Config:
     far: int = 128
     stretches: tuple[int, ...] = (1, 8, 24)
     embedding: int = 32
-    functions: tuple[str, ...] = ()
+    functions: tuple[str, ...] = FUNCTIONS
     smear: float = 2.0
     keep: float = 0.8
     threshold: float = 0.2
@@ -81,16 +84,21 @@ class Config:
     same: float = 0.5
 
     def __post_init__(self) -> None:
-        if len(self.functions) < 2 or self.features < CHROMA:
-            raise ValueError(f"a network needs two functions to tell apart and {CHROMA} features at least")
+        if len(self.functions) < 2:
+            raise ValueError("a network needs two functions to tell apart")
 
     @classmethod
     def tiny(cls) -> Config:
         """A model of a few thousand parameters, for tests."""
         return cls(
-            features=26, patch=2, steps=12, channels=8, reach=1, units=16, layers=2, heads=2, hidden=16, buckets=8,
+            scales=(2,), patch=2, steps=12, channels=8, reach=1, units=16, layers=2, heads=2, hidden=16, buckets=8,
             far=8, stretches=(1, 3), embedding=6, functions=("silence", "verse", "chorus"), smear=1.0, keep=1.0,
         )  # fmt: skip
+
+    @property
+    def features(self) -> int:
+        """F."""
+        return CHROMA + len(self.scales) + 1
 
     @property
     def frames(self) -> int:
