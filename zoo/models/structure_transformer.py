@@ -65,11 +65,11 @@ class Config:
     scales: tuple[int, ...] = (6, 11, 22, 43, 86)
     hops: int = 4
     patch: int = 4
-    steps: int = 384
+    steps: int = 320
     channels: int = 64
     reach: int = 8
     units: int = 128
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     hidden: int = 256
     buckets: int = 32

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from zoo.errors import InputError
@@ -17,6 +18,8 @@ from zoo.errors import InputError
 FUNCTIONS = (
     "silence", "intro", "verse", "prechorus", "chorus", "bridge", "solo", "instrumental", "outro", "other"
 )  # fmt: skip
+
+SHORTEST = 1.0  # s of a silence at a song's end that counts as a section
 
 _WORDS = {  # the first that is part of a label decides
     "silence": "silence",
@@ -73,6 +76,24 @@ def function_of(label: str) -> str:
     if text == "end" or text in FUNCTIONS:
         return _WORDS.get(text, text)
     return next((function for word, function in _WORDS.items() if word != "end" and word in text), "other")
+
+
+def likeness(section: Section) -> str:
+    """What sections that sound alike share: the letter without its primes, "silence", or "" where nobody said."""
+    return "silence" if section.function == "silence" else section.letter.rstrip("'")
+
+
+def tidy(sections: Iterable[Section], seconds: float) -> tuple[Section, ...]:
+    """One section after another from 0 to `seconds`; less than `SHORTEST` of silence at an end joins its neighbour."""
+    kept = [part for part in sections if part.start < seconds]
+    if len(kept) > 1 and kept[0].function == "silence" and kept[0].end - kept[0].start < SHORTEST:
+        kept = kept[1:]
+    if len(kept) > 1 and kept[-1].function == "silence" and seconds - kept[-1].start < SHORTEST:
+        kept = kept[:-1]
+    if not kept:
+        return (Section(0.0, seconds, ""),)
+    starts = [0.0, *(part.start for part in kept[1:]), seconds]
+    return tuple(replace(part, start=a, end=b) for part, (a, b) in zip(kept, pairwise(starts), strict=True))
 
 
 def parse(text: str) -> tuple[str, str]:
