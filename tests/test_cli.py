@@ -22,7 +22,7 @@ from zoo.cli.parser import _build
 
 VERBS = (
     "list info cite generate interpolate encode decode reconstruct render continue score harmonize infill genie "
-    "transcribe chords analyze pitch tag train finetune evaluate bench convert doctor"
+    "transcribe chords structure analyze pitch tag train finetune evaluate bench convert doctor"
 )
 
 

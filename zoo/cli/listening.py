@@ -1,4 +1,4 @@
-"""`zoo transcribe`, `chords`, `analyze`: recordings in, what is heard in them out."""
+"""`zoo transcribe`, `chords`, `structure`, `analyze`: recordings in, what is heard in them out."""
 
 from __future__ import annotations
 
@@ -59,6 +59,22 @@ def add(verbs: Verbs) -> None:
     )  # fmt: skip
     add_recordings(parser)
     parser.add_argument("--model", default="chord-crema", metavar="MODEL", help="which model (default: chord-crema)")
+    parser.add_argument("--out", metavar="DIR", help="the folder to write into (default: print)")
+    add_attention(parser)
+    add_json(parser)
+
+    parser = add_verb(
+        verbs, "structure", structure, "Find the sections of songs: verse, chorus, … and which are alike.",
+        """
+        zoo structure song.wav
+        zoo structure album/ --out labels
+        zoo structure song.mid --attention picture.png --json
+        """,
+        "Prints lines of start, end (s), letter and function; with --out writes .sections.lab, .json and .png files.",
+    )  # fmt: skip
+    parser.add_argument("files", nargs="+", metavar="FILE", help=f"{SOUND}, or files of notes such as MIDI")
+    help_ = "which model (default: structure-transformer)"
+    parser.add_argument("--model", default="structure-transformer", metavar="MODEL", help=help_)
     parser.add_argument("--out", metavar="DIR", help="the folder to write into (default: print)")
     add_attention(parser)
     add_json(parser)
@@ -135,6 +151,28 @@ def chords(args: argparse.Namespace) -> None:
         return found.table()
 
     listen(args, tell, ("notes",) if model.codec.kind == "notes" else ("sound",))
+
+
+def structure(args: argparse.Namespace) -> None:
+    """`zoo structure`."""
+    model = load(args.model, "structure")
+
+    def tell(path: Path, stem: str) -> Any:
+        found = model.sections(path)
+        if args.out:
+            base = Path(args.out) / stem
+            found.to_lab(f"{base}.sections.lab")
+            found.to_json(f"{base}.json")
+            found.plot(f"{base}.png", path.name)
+            say(args, f"wrote {base}.sections.lab, .json and .png: {len(found)} sections")
+        elif not args.json:
+            heading = f"# {path}\n" if args.files != [str(path)] else ""
+            print(heading + found.to_lab(), end="")
+        if drawn := draw_attention(args, model, path, stem):
+            say(args, f"wrote {drawn}")
+        return found.table()
+
+    listen(args, tell, ("sound", "notes"))
 
 
 def analyze(args: argparse.Namespace) -> None:

@@ -113,7 +113,7 @@ class Heard(NamedTuple):
       boundary: [B, T], log odds that a section begins with this frame.
       function: [B, L, C], log probabilities but for a constant.
       embedding: [B, L, E] of length 1; tokens of sections that are alike lie near each other.
-      alike: [2], slope and offset: log odds that tokens i and j belong to such sections are slope · e_i · e_j + offset.
+      alike: [B, 2], slope and offset: log odds that tokens i and j belong to such sections are slope · e_i · e_j + offset.
       attention: [B, layers, H, L, L].
     """
 
@@ -143,7 +143,7 @@ class StructureTransformer(nnx.Module):
         self.alike = nnx.Param(jnp.array([4.0, -2.0]))
 
     def __call__(self, x: jax.Array, mask: jax.Array, drop: Dropout | None = None) -> Heard:
-        """Whole songs, features [B, T, F], `mask` bool [B, L] where there are any. What lies past an end means nothing."""
+        """Whole songs, features [B, T, F], `mask` bool [B, L] where there are any; past an end nothing is meant."""
         drop = drop or Dropout()
         there = jnp.repeat(mask, self.config.patch, axis=1)[..., None]
         x = jnp.where(there, x, 0.0)
@@ -160,7 +160,8 @@ class StructureTransformer(nnx.Module):
         boundary = self.boundary(jnp.concatenate([h, local], axis=-1)).reshape(*x.shape[:2])
         e = self.embedding(h)
         e = e / jnp.sqrt(jnp.sum(e * e, axis=-1, keepdims=True) + 1e-6)
-        return Heard(boundary, self.function(h), e, self.alike[...], jnp.stack(weights, axis=1))
+        alike = jnp.broadcast_to(self.alike[...], (len(x), 2))
+        return Heard(boundary, self.function(h), e, alike, jnp.stack(weights, axis=1))
 
     def likeness(self, x: jax.Array) -> jax.Array:
         """What the chroma of features [B, T, F] add to attention's scores: [B, H, L, L]."""
@@ -199,7 +200,7 @@ def turned(x: jax.Array, semitones: jax.Array) -> jax.Array:
 def losses(heard: Heard, batch: dict[str, Any]) -> Metrics:
     """Cross-entropies by head: of boundaries (over frames), functions (over tokens) and likeness (over pairs).
 
-    `batch`: "boundary" [B, T] of 0 to 1, "function" int [B, L], "letter" int [B, L], negative where nobody said, "mask".
+    `batch`: "mask", "boundary" [B, T] of 0 to 1, "function" and "letter" int [B, L], negative where nobody said.
     """
     mask = batch["mask"]
     frames = jnp.repeat(mask, heard.boundary.shape[1] // mask.shape[1], axis=1)
@@ -207,7 +208,8 @@ def losses(heard: Heard, batch: dict[str, Any]) -> Metrics:
     right = jnp.take_along_axis(jax.nn.log_softmax(heard.function), jnp.maximum(batch["function"], 0)[..., None], 2)
     lettered = mask & (batch["letter"] >= 0)
     pairs = lettered[:, :, None] & lettered[:, None]
-    odds = heard.alike[0] * product("ble,bme->blm", heard.embedding, heard.embedding) + heard.alike[1]
+    slope, offset = heard.alike[:, 0, None, None], heard.alike[:, 1, None, None]
+    odds = slope * product("ble,bme->blm", heard.embedding, heard.embedding) + offset
     same = batch["letter"][:, :, None] == batch["letter"][:, None]
     return {
         "boundary_loss": _mean(_entropy(heard.boundary, batch["boundary"]), frames),
@@ -228,7 +230,9 @@ def _mean(x: jax.Array, mask: jax.Array) -> jax.Array:
 BOUNDARY, FUNCTION, ALIKE = 4.0, 0.5, 0.5  # weights of the three; a boundary's is small, there being few
 
 
-def loss(model: StructureTransformer, batch: dict[str, Any], key: jax.Array, step: jax.Array) -> tuple[jax.Array, Metrics]:
+def loss(
+    model: StructureTransformer, batch: dict[str, Any], key: jax.Array, step: jax.Array
+) -> tuple[jax.Array, Metrics]:
     """The cross-entropies of songs in random keys, weighted."""
     turn, hide = jax.random.split(key)
     x = turned(jnp.asarray(batch["x"], jnp.float32), jax.random.randint(turn, (len(batch["x"]),), 0, PITCHES))
@@ -259,7 +263,7 @@ def example(config: Config, size: int, rng: np.random.Generator) -> dict[str, An
     return {
         "x": rng.uniform(0, 1, (*frames, config.features)).astype(np.float32),
         "mask": np.arange(config.steps) < np.maximum(1, config.steps - np.arange(size))[:, None],
-        "boundary": rng.uniform(0, 1, frames).astype(np.float32),
+        "boundary": (rng.uniform(0, 1, frames) < 0.1).astype(np.float32),
         "function": rng.integers(-1, len(config.functions), tokens).astype(np.int32),
         "letter": rng.integers(-1, 3, tokens).astype(np.int32),
     }

@@ -26,23 +26,32 @@ def compare(annotated: Sequence[Section], found: Sequence[Section]) -> dict[str,
         from mir_eval import segment
     except ImportError:
         raise InputError("measuring sections needs mir_eval; pip install mir_eval") from None
-    true, guess = (_intervals(parts) for parts in (annotated, found))
-    measured = {}
+    true, guess = (intervals(parts) for parts in (annotated, found))
+    measured: dict[str, float] = {}
     for window in WINDOWS:
         precision, recall, f1 = segment.detection(true, guess, window=window)
         name = f"{window:g}"
-        measured |= {f"boundary_f1_{name}": f1, f"boundary_precision_{name}": precision, f"boundary_recall_{name}": recall}
+        measured |= {
+            f"boundary_f1_{name}": f1,
+            f"boundary_precision_{name}": precision,
+            f"boundary_recall_{name}": recall,
+        }
         measured[f"trimmed_f1_{name}"] = _trimmed(true, guess, window)
-    letters = ([likeness(part) or part.label or "?" for part in parts] for parts in (annotated, found))
-    labelled = (true, next(letters), guess, next(letters))
+    labelled = (true, letters(annotated), guess, letters(found))
     precision, recall, measured["pairwise_f1"] = segment.pairwise(*labelled)
     measured |= {"pairwise_precision": precision, "pairwise_recall": recall}
     measured["v_measure"] = segment.vmeasure(*labelled)[2]
     return {name: float(value) for name, value in (measured | _accuracy(annotated, found)).items()}
 
 
-def _intervals(parts: Sequence[Section]) -> npt.NDArray[np.float64]:
+def intervals(parts: Sequence[Section]) -> npt.NDArray[np.float64]:
+    """Beginnings and ends, [S, 2]."""
     return np.array([(part.start, part.end) for part in parts])
+
+
+def letters(parts: Sequence[Section]) -> list[str]:
+    """What tells sections apart: a letter, "silence", or the function where there is no letter."""
+    return [likeness(part) or part.label or "?" for part in parts]
 
 
 def _trimmed(true: npt.NDArray[np.float64], guess: npt.NDArray[np.float64], window: float) -> float:
@@ -60,6 +69,8 @@ def _accuracy(annotated: Sequence[Section], found: Sequence[Section]) -> dict[st
     for part in annotated:
         if part.label:
             told += part.end - part.start
-            shared = (max(0.0, min(part.end, f.end) - max(part.start, f.start)) for f in found if f.function == part.function)
+            shared = (
+                max(0.0, min(part.end, f.end) - max(part.start, f.start)) for f in found if f.function == part.function
+            )
             right += sum(shared)
     return {"function_accuracy": right / told} if told else {}

@@ -1,4 +1,4 @@
-"""Structure: a recording or notes → sections with what they are for, which are alike, and how sure their beginnings are.
+"""Structure: a recording or notes → sections, what they are for, which are alike, and how sure their beginnings are.
 
 A model of this task needs
 
@@ -28,6 +28,7 @@ from zoo.data import Song, read_songs
 from zoo.errors import InputError
 from zoo.music import io, section_metrics
 from zoo.music.chroma import NoteChromaCodec
+from zoo.music.score import Score
 from zoo.music.sections import Section, likeness, tidy, to_lab
 from zoo.music.self_similarity import novelty, repetition_novelty, similarity
 from zoo.show.files import write
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from flax import nnx
 
     from zoo.music.audio import AudioSource
-    from zoo.music.score import Score
     from zoo.show.attention import Attention
     from zoo.show.timeline import Lane
 
@@ -46,6 +46,7 @@ Floats = npt.NDArray[np.float32]
 PAIR = 2  # frames that are put together before they are compared with each other
 LIVELY = 5.0  # brings novelty to the size of chroma
 STRETCH, ALIKE, SMOOTH = 8, 0.04, 12  # of `repetition_novelty`, in such pairs
+MARGIN = 4  # frames at a song's ends where no section begins
 ROOM = 64  # tokens: a song is padded to a multiple of these, so that few programs are compiled
 
 
@@ -107,9 +108,12 @@ class Structure:
         """What a timeline shows: sections in a colour a letter, how likely each function is, and boundaries."""
         from zoo.show.timeline import Heat, Spans
 
-        keys = {letter: 7 * i % 12 for i, letter in enumerate(dict.fromkeys(part.letter for part in self if part.letter))}
+        keys = {
+            letter: 7 * i % 12 for i, letter in enumerate(dict.fromkeys(part.letter for part in self if part.letter))
+        }
         spans = [
-            (part.start, part.end, f"{part.letter} {part.label}".strip(), keys.get(part.letter)) for part in self.sections
+            (part.start, part.end, f"{part.letter} {part.label}".strip(), keys.get(part.letter))
+            for part in self.sections
         ]
         token = self.frame_seconds * len(self.boundary) / max(1, len(self.function))
         return [
@@ -148,7 +152,7 @@ class StructureModel(Model):
 
     def of_chroma(self, frames: Floats, seconds: float) -> Structure:
         """The sections of a song whose chroma [N, 24], as the codec makes them, are at hand."""
-        return decode(self._hear(frames), seconds, self.config, self._frame_seconds)
+        return decode(self.hear(frames), seconds, self.config, self._frame_seconds)
 
     def describe(self, source: AudioSource | Score) -> Description:
         """For `zoo.analyze`."""
@@ -156,21 +160,21 @@ class StructureModel(Model):
         return Description({"sections": found.table()["sections"]}, found.lanes())
 
     def embed(self, source: AudioSource | Score) -> Floats:
-        """What the network makes of each token in its song, float32 [L, E] of length 1: near where sections are alike."""
-        embedding: Floats = self._hear(self._features(source)[0]).embedding
+        """What the network makes of each token in its song: float32 [L, E], near each other where parts are alike."""
+        embedding: Floats = self.hear(self._features(source)[0]).embedding
         return embedding
 
     def attention(self, source: AudioSource | Score) -> Attention:
         """What each token listens to, the tokens being sections' pieces of `patch` frames."""
         from zoo.show.attention import Attention
 
-        weights = self._hear(self._features(source)[0]).attention
+        weights = self.hear(self._features(source)[0]).attention
         at = np.arange(weights.shape[-1]) * self._frame_seconds * self.config.patch
         return Attention(weights, at, at, asks="from", asked="to")
 
     def _features(self, source: AudioSource | Score) -> tuple[Floats, float]:
-        path = isinstance(source, str | os.PathLike)
-        if (path and Path(source).suffix.lower() in io.SUFFIXES) or not (path or isinstance(source, tuple)):  # type: ignore[arg-type]
+        named = isinstance(source, str | os.PathLike) and Path(source).suffix.lower() in io.SUFFIXES
+        if named or isinstance(source, Score):
             notes: Any = source
             return NoteChromaCodec(self.codec.sample_rate, self.codec.hop).features(notes)
         sound: Any = self.codec.features(source)
@@ -180,7 +184,7 @@ class StructureModel(Model):
     def _frame_seconds(self) -> float:
         return float(self.config.hops * self.codec.hop / self.codec.sample_rate)
 
-    def _hear(self, frames: Floats) -> Any:
+    def hear(self, frames: Floats) -> Any:
         """All that the network says of a song, as NumPy arrays without the batch's axis and what lies past the end."""
         x, patch = features(frames, self.config), self.config.patch
         tokens = -(-len(x) // patch)
@@ -194,6 +198,7 @@ class StructureModel(Model):
             boundary=heard.boundary[0, : len(x)],
             function=heard.function[0, :tokens],
             embedding=heard.embedding[0, :tokens],
+            alike=heard.alike[0],
             attention=heard.attention[0, :, :, :tokens, :tokens],
         )
 
@@ -219,7 +224,8 @@ def pooled(frames: Floats, count: int) -> Floats:
     """Means of every `count` frames of [T, F]; the last one may have fewer."""
     starts = np.arange(0, len(frames), count)
     sums = np.add.reduceat(frames, starts, axis=0)
-    means: Floats = sums / np.minimum(count, len(frames) - starts)[:, None].astype(np.float32)
+    counts = np.minimum(count, len(frames) - starts).astype(np.float32)
+    means: Floats = sums / counts[:, None]
     return means
 
 
@@ -229,14 +235,17 @@ def decode(heard: Any, seconds: float, config: Any, frame_seconds: float) -> Str
     A boundary is the likeliest frame for `apart` seconds around, if it is likely enough; a section is for what its
     tokens say most, in the geometric mean; sections are alike where their tokens are on average (average linkage).
     """
-    boundary = _sigmoid(heard.boundary)
+    boundary = sigmoid(heard.boundary)
     starts = [0, *peaks(boundary, config.threshold, config.apart / frame_seconds)]
     ends = [*starts[1:], len(boundary)]
     log = heard.function - np.logaddexp.reduce(heard.function, axis=1, keepdims=True)
-    tokens = [slice(a // config.patch, max(a // config.patch + 1, b // config.patch)) for a, b in zip(starts, ends, strict=True)]
+    tokens = [
+        slice(a // config.patch, max(a // config.patch + 1, b // config.patch))
+        for a, b in zip(starts, ends, strict=True)
+    ]
     labels = [config.functions[int(log[part].mean(axis=0).argmax())] for part in tokens]
     cosines = heard.embedding @ heard.embedding.T
-    alike = _sigmoid(heard.alike[0] * cosines + heard.alike[1])
+    alike = sigmoid(heard.alike[0] * cosines + heard.alike[1])
     between = np.array([[alike[a, b].mean() for b in tokens] for a in tokens])
     letters = letters_of(between, [label == "silence" for label in labels], config.same)
     times = [*(start * frame_seconds for start in starts), seconds]
@@ -247,19 +256,14 @@ def decode(heard: Any, seconds: float, config: Any, frame_seconds: float) -> Str
 
 
 def peaks(probability: Floats, threshold: float, apart: float) -> list[int]:
-    """Frames that are the likeliest of all less than `apart` frames away, above `threshold`; none so near an end."""
+    """Frames of at least `threshold`, each the likeliest of all less than `apart` frames away; none at an end."""
     chosen: list[int] = []
-    reach = int(np.ceil(apart))
     for frame in np.argsort(-probability, kind="stable").tolist():
         if probability[frame] < threshold:
             break
-        near_end = min(frame, len(probability) - frame) < min(reach, MARGIN)
-        if not near_end and all(abs(frame - other) >= apart for other in chosen):
+        if min(frame, len(probability) - frame) >= MARGIN and all(abs(frame - other) >= apart for other in chosen):
             chosen.append(frame)
     return sorted(chosen)
-
-
-MARGIN = 4  # frames at a song's ends where no section begins
 
 
 def letters_of(alike: Floats, silent: list[bool], same: float) -> list[str]:
@@ -279,7 +283,8 @@ def letters_of(alike: Floats, silent: list[bool], same: float) -> list[str]:
     return ["" if silent[i] else names[int(groups[i])] for i in range(len(silent))]
 
 
-def _sigmoid(x: Floats) -> Floats:
+def sigmoid(x: Floats) -> Floats:
+    """Probabilities of log odds."""
     return (1 / (1 + np.exp(-np.clip(x, -60, 60)))).astype(np.float32)
 
 
