@@ -25,7 +25,7 @@ from zoo.data import Song, read_songs
 from zoo.music.section_metrics import WINDOWS, intervals, letters
 from zoo.music.sections import Section, tidy
 from zoo.music.self_similarity import repetition_novelty, similarity
-from zoo.tasks.structure import StructureModel, decode, letters_of, measure, peaks, pooled
+from zoo.tasks.structure import StructureModel, decode, features, letters_of, measure, peaks, pooled
 
 COARSE = 8  # frames of chroma, 0.37 s, in one of a curve
 THRESHOLDS, APART, SAME = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5), (4.0, 6.0, 8.0, 12.0), (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -140,15 +140,16 @@ def by_chroma(chroma: np.ndarray, starts: list[int], seconds: float, frame: floa
 
 def tuned_model(model: StructureModel, valid: list[Song]) -> tuple[str, Way]:
     """The model's way, by its name."""
-    heard: dict[str, Any] = {}
+    heard: dict[str, tuple[Any, Any]] = {}
 
     def way(threshold: float, apart: float, same: float = 0.5) -> Way:
         config = replace(model.config, threshold=threshold, apart=apart, same=same)
 
         def find(song: Song) -> tuple[Section, ...]:
             if song.name not in heard:
-                heard[song.name] = model.hear(song.frames)._replace(attention=None)
-            return decode(heard[song.name], song.seconds, config, config.hops * song.frame_seconds).sections
+                x = features(song.frames, model.config)
+                heard[song.name] = model.hear(x)._replace(attention=None), x
+            return decode(*heard[song.name], song.seconds, config, config.hops * song.frame_seconds).sections
 
         return find
 

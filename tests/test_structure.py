@@ -151,7 +151,7 @@ def test_it_learns_the_sections_of_songs_it_has_not_heard() -> None:
             embedding=heard.embedding[0, :10],
             alike=heard.alike[0],
         )
-        found = decode(heard, song.seconds, replace(config, threshold=0.3, apart=2.0), 1.0)
+        found = decode(heard, row["x"][0, :20], song.seconds, replace(config, threshold=0.3, apart=2.0), 1.0)
         assert section_metrics.compare(song.sections, found.sections)["boundary_f1_3"] > 0.6
 
 
@@ -188,8 +188,13 @@ def spoken() -> Heard:
     return Heard(boundary, function, embedding, np.array([8.0, -4.0], np.float32), np.zeros(()))  # type: ignore[arg-type]
 
 
+def chroma() -> np.ndarray:
+    """The chroma of these frames."""
+    return np.eye(24, dtype=np.float32)[np.repeat([0, 1, 2, 1], [4, 6, 6, 4])]
+
+
 def test_sections_of_what_is_heard(tmp_path: Path) -> None:
-    found = decode(spoken(), 10.2, replace(TINY, threshold=0.5, apart=1.0), 0.5)
+    found = decode(spoken(), chroma(), 10.2, replace(TINY, threshold=0.5, apart=1.0), 0.5)
     assert [(part.start, part.end, part.label, part.letter) for part in found] == [
         (0.0, 2.0, "silence", ""),
         (2.0, 5.0, "verse", "A"),
@@ -204,8 +209,10 @@ def test_sections_of_what_is_heard(tmp_path: Path) -> None:
     spans = found.lanes()[0].spans  # type: ignore[union-attr]
     assert spans[1][3] == spans[3][3] != spans[2][3]
     assert spans[0][3] is None
-    sure = decode(spoken(), 10.2, replace(TINY, threshold=0.99, apart=1.0), 0.5)
+    sure = decode(spoken(), chroma(), 10.2, replace(TINY, threshold=0.99, share=1.2, apart=1.0), 0.5)
     assert len(sure) == 1
+    unsure = spoken()._replace(boundary=spoken().boundary - 6)
+    assert len(decode(unsure, chroma(), 10.2, replace(TINY, threshold=0.5, share=0.5, apart=1.0), 0.5)) == 2
 
 
 def model_of(monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -57,9 +57,13 @@ class Config:
       functions: what sections are for, C names.
       smear: standard deviation, in frames, of the bell that a boundary is taught as.
       keep: share of units that dropout keeps in training.
-      threshold: a frame whose boundary is at least so likely may be one.
+      threshold, share: a frame may be a boundary that is at least so likely, or has this share of what the likeliest
+        fiftieth of the song's frames reach, where that is less: the network is less sure of music it has not learnt from.
       apart: seconds between two boundaries, at least.
-      same: sections count as alike where their tokens are with at least this probability.
+      cosine, width: sections whose mean chroma have this cosine are as likely alike as not, and by how much more it has
+        to be for log odds of one.
+      trust: what the network's own log odds that they are alike count beside those.
+      same: how likely sections have to be alike to share a letter.
     """
 
     scales: tuple[int, ...] = (6, 11, 22, 43, 86)
@@ -79,9 +83,13 @@ class Config:
     functions: tuple[str, ...] = FUNCTIONS
     smear: float = 2.0
     keep: float = 0.8
-    threshold: float = 0.2
-    apart: float = 5.0
-    same: float = 0.5
+    threshold: float = 0.15
+    share: float = 0.7
+    apart: float = 12.0
+    cosine: float = 0.975
+    width: float = 0.008
+    trust: float = 0.5
+    same: float = 0.6
 
     def __post_init__(self) -> None:
         if len(self.functions) < 2:
@@ -113,7 +121,7 @@ class Heard(NamedTuple):
       boundary: [B, T], log odds that a section begins with this frame.
       function: [B, L, C], log probabilities but for a constant.
       embedding: [B, L, E] of length 1; tokens of sections that are alike lie near each other.
-      alike: [B, 2], slope and offset: log odds that tokens i and j belong to such sections are slope · e_i · e_j + offset.
+      alike: [B, 2], slope and offset: tokens i and j belong to such sections by log odds of slope · e_i · e_j + offset.
       attention: [B, layers, H, L, L].
     """
 

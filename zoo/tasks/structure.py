@@ -2,9 +2,10 @@
 
 A model of this task needs
 
-- `codec.features(source)` → (chroma [N, 24], bass and treble from C on; seconds), and `codec.sample_rate`, `codec.hop`;
+- `codec.features(source)` → (chroma [N, 24] of bass and treble from C on, seconds), `codec.sample_rate`, `codec.hop`;
 - a kernel "listen": features "x" [1, T, F] and "mask" [1, L] → what `zoo.models.structure_transformer.Heard` names;
-- `config.hops`, `patch`, `scales`, `functions`, and `threshold`, `apart` and `same`, by which its answers are read.
+- `config.hops`, `patch`, `scales`, `functions`, and what its answers are read by: `threshold`, `share`, `apart`,
+  `cosine`, `width`, `trust` and `same`.
 
 Notes work too: their chroma are made by the codec "note-chroma". The network of the zoo has learnt from recordings.
 """
@@ -44,9 +45,11 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 PAIR = 2  # frames that are put together before they are compared with each other
+CHROMA = 24  # the first of a frame's features
 LIVELY = 5.0  # brings novelty to the size of chroma
 STRETCH, ALIKE, SMOOTH = 8, 0.04, 12  # of `repetition_novelty`, in such pairs
 MARGIN = 4  # frames at a song's ends where no section begins
+LIKELIEST = 0.98  # the quantile of the boundaries of a song: one in fifty of its frames
 ROOM = 64  # tokens: a song is padded to a multiple of these, so that few programs are compiled
 
 
@@ -152,7 +155,8 @@ class StructureModel(Model):
 
     def of_chroma(self, frames: Floats, seconds: float) -> Structure:
         """The sections of a song whose chroma [N, 24], as the codec makes them, are at hand."""
-        return decode(self.hear(frames), seconds, self.config, self._frame_seconds)
+        x = features(frames, self.config)
+        return decode(self.hear(x), x, seconds, self.config, self._frame_seconds)
 
     def describe(self, source: AudioSource | Score) -> Description:
         """For `zoo.analyze`."""
@@ -161,14 +165,14 @@ class StructureModel(Model):
 
     def embed(self, source: AudioSource | Score) -> Floats:
         """What the network makes of each token in its song: float32 [L, E], near each other where parts are alike."""
-        embedding: Floats = self.hear(self._features(source)[0]).embedding
+        embedding: Floats = self.hear(features(self._features(source)[0], self.config)).embedding
         return embedding
 
     def attention(self, source: AudioSource | Score) -> Attention:
         """What each token listens to, the tokens being sections' pieces of `patch` frames."""
         from zoo.show.attention import Attention
 
-        weights = self.hear(self._features(source)[0]).attention
+        weights = self.hear(features(self._features(source)[0], self.config)).attention
         at = np.arange(weights.shape[-1]) * self._frame_seconds * self.config.patch
         return Attention(weights, at, at, asks="from", asked="to")
 
@@ -184,9 +188,9 @@ class StructureModel(Model):
     def _frame_seconds(self) -> float:
         return float(self.config.hops * self.codec.hop / self.codec.sample_rate)
 
-    def hear(self, frames: Floats) -> Any:
-        """All that the network says of a song, as NumPy arrays without the batch's axis and what lies past the end."""
-        x, patch = features(frames, self.config), self.config.patch
+    def hear(self, x: Floats) -> Any:
+        """What the network says of a song's features [T, F]: NumPy arrays without the batch's axis and the padding."""
+        patch = self.config.patch
         tokens = -(-len(x) // patch)
         room = -(-tokens // ROOM) * ROOM
         batch = {
@@ -225,18 +229,20 @@ def pooled(frames: Floats, count: int) -> Floats:
     starts = np.arange(0, len(frames), count)
     sums = np.add.reduceat(frames, starts, axis=0)
     counts = np.minimum(count, len(frames) - starts).astype(np.float32)
-    means: Floats = sums / counts[:, None]
-    return means
+    return (sums / counts[:, None]).astype(np.float32)
 
 
-def decode(heard: Any, seconds: float, config: Any, frame_seconds: float) -> Structure:
-    """Sections from what the network says of a song: `heard` without the batch's axis.
+def decode(heard: Any, x: Floats, seconds: float, config: Any, frame_seconds: float) -> Structure:
+    """Sections from what the network says of a song: `heard` without the batch's axis, of features `x` [T, F].
 
     A boundary is the likeliest frame for `apart` seconds around, if it is likely enough; a section is for what its
-    tokens say most, in the geometric mean; sections are alike where their tokens are on average (average linkage).
+    tokens say most, in the geometric mean. Sections are alike by the network's word and by the cosine of their mean
+    chroma, log odds added up, in clusters of average linkage: neither alone does as well.
+    The song's length is `seconds`, a frame's `frame_seconds`.
     """
     boundary = sigmoid(heard.boundary)
-    starts = [0, *peaks(boundary, config.threshold, config.apart / frame_seconds)]
+    threshold = min(config.threshold, config.share * float(np.quantile(boundary, LIKELIEST)))
+    starts = [0, *peaks(boundary, threshold, config.apart / frame_seconds)]
     ends = [*starts[1:], len(boundary)]
     log = heard.function - np.logaddexp.reduce(heard.function, axis=1, keepdims=True)
     tokens = [
@@ -244,9 +250,11 @@ def decode(heard: Any, seconds: float, config: Any, frame_seconds: float) -> Str
         for a, b in zip(starts, ends, strict=True)
     ]
     labels = [config.functions[int(log[part].mean(axis=0).argmax())] for part in tokens]
-    cosines = heard.embedding @ heard.embedding.T
-    alike = sigmoid(heard.alike[0] * cosines + heard.alike[1])
-    between = np.array([[alike[a, b].mean() for b in tokens] for a in tokens])
+    odds = heard.alike[0] * (heard.embedding @ heard.embedding.T) + heard.alike[1]
+    network = np.array([[sigmoid(odds[a, b]).mean() for b in tokens] for a in tokens])
+    chroma = similarity(np.array([x[a:b, :CHROMA].mean(axis=0) for a, b in zip(starts, ends, strict=True)]))
+    told = config.trust * (np.log(network) - np.log1p(-network))
+    between = sigmoid(told + (chroma - config.cosine) / config.width)
     letters = letters_of(between, [label == "silence" for label in labels], config.same)
     times = [*(start * frame_seconds for start in starts), seconds]
     sure = [1.0, *boundary[starts[1:]].tolist()]
