@@ -58,7 +58,7 @@ class Config:
       smear: standard deviation, in frames, of the bell that a boundary is taught as.
       keep: share of units that dropout keeps in training.
       threshold, share: a frame may be a boundary that is at least so likely, or has this share of what the likeliest
-        fiftieth of the song's frames reach, where that is less: the network is less sure of music it has not learnt from.
+        fiftieth of the song's frames reach, where that is less: it is less sure of unlike music.
       apart: seconds between two boundaries, at least.
       cosine, width: sections whose mean chroma have this cosine are as likely alike as not, and by how much more it has
         to be for log odds of one.
