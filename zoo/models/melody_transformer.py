@@ -2,10 +2,9 @@
 
 A note is the sum of the embeddings of a few small numbers (`zoo.music.melody_notes`), as the compound words of
 MidiBERT-Piano (Chou et al. 2021, arXiv:2107.05223) are, whose task and data these are too: POP909's three tracks, put
-together. To these comes when it begins, as sines and cosines. The network is ours, smaller by two orders: a pre-norm
-encoder with relative positions (counted in notes) and one logit a note, learnt from random weights. Pitches are moved
-about in training; neither track nor velocity is seen, and of some windows the bar lines aren't, so that pieces without
-a grid do as well.
+together. The network is ours, smaller by two orders: a pre-norm encoder with relative positions (counted in notes) and
+one logit a note, learnt from random weights. Pitches are moved about in training; neither track nor velocity is seen,
+and of some windows the bar lines aren't, so that pieces without a grid do as well.
 
 Shapes: `B` batch, `L` notes, `K` numbers a note, `U` units. Windows are int32 [B, L, K + 1], the label last: 1 melody,
 0 not, −1 where there is no note.
@@ -14,7 +13,7 @@ Shapes: `B` batch, `L` notes, `K` numbers a note, `U` units. Windows are int32 [
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -35,31 +34,24 @@ class Config:
     Attributes:
       steps: L of a training window; the network takes any.
       sizes: how many values each of a note's K numbers has.
-      pitch, since, position: which of the numbers are those.
-      barless: the position that says nothing.
-      octave: numbers of `since` that double a time.
-      clocks: sines and cosines that tell when a note begins; 0 for a network that knows their order alone.
+      position, barless: which of the numbers tells of bars, and its value that says nothing.
       units, layers, heads, hidden: of the encoder.
       buckets, reach: of its relative positions, see `zoo.nn.transformer`.
       keep: share that dropout leaves.
       blind: share of training windows that don't see where bars are.
     """
 
-    steps: int = 192
+    steps: int = 128
     sizes: tuple[int, ...] = (128, 32, 32, 65, 26, 26, 8)
-    pitch: int = 0
-    since: int = 2
     position: int = 3
-    octave: int = 4
-    clocks: int = 32
     barless: int = 64
     units: int = 128
     layers: int = 4
     heads: int = 4
     hidden: int = 512
     buckets: int = 32
-    reach: int = 96
-    keep: float = 1.0
+    reach: int = 64
+    keep: float = 0.9
     blind: float = 0.15
 
     @classmethod
@@ -68,10 +60,8 @@ class Config:
         return cls(
             steps=8,
             sizes=(12, 8, 4),
-            since=1,
             position=2,
             barless=3,
-            keep=0.9,
             units=8,
             layers=2,
             heads=2,
@@ -88,9 +78,6 @@ class MelodyTransformer(nnx.Module):
         self.embeddings = nnx.List(
             nnx.Param(jax.nn.initializers.normal(0.5)(rngs.params(), (size, config.units))) for size in config.sizes
         )
-        near = waves(jnp.arange(config.sizes[config.pitch]), config.units, 4.0, 128.0)
-        self.embeddings[config.pitch] = nnx.Param(near)  # from the start, pitches that are near look alike
-        self.time = Dense(config.clocks, config.units, rngs=rngs) if config.clocks else None
         self.encoder = Encoder(
             config.units, config.layers, config.heads, config.hidden, config.buckets, config.reach, rngs=rngs
         )
@@ -104,22 +91,8 @@ class MelodyTransformer(nnx.Module):
         drop = drop or Dropout()
         tables = enumerate(self.embeddings)
         h = jnp.sum(jnp.stack([table[...][x[..., i]] for i, table in tables]), axis=0) / math.sqrt(len(self.embeddings))
-        if self.time is not None:
-            h += self.time(waves(self.onsets(x), self.config.clocks, 6.0, 6144.0))
         h, weights = self.encoder(drop(h), x[..., -1] >= 0, drop)  # [B, L, U]
         return self.output(h)[..., 0], weights
-
-    def onsets(self, x: jax.Array) -> jax.Array:
-        """When each note begins, from the first on, [B, L]: the times between, as far as their scale tells them."""
-        since = x[..., self.config.since]
-        return jnp.cumsum(jnp.where(since > 0, 2.0 ** ((since - 1) / self.config.octave), 0.0), axis=-1)
-
-
-def waves(x: jax.Array, count: int, shortest: float, longest: float) -> jax.Array:
-    """Numbers [...] → sines and cosines [..., count], of wavelengths that grow geometrically between the two given."""
-    rates = 2 * math.pi / jnp.geomspace(shortest, longest, count // 2)
-    angles = x[..., None] * rates
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -192,5 +165,5 @@ ARCHITECTURE = Architecture(
         "attention": lambda model, batch, key: attention(model, batch["x"]),
     },
     task="melody",
-    tiny={"timed": Config.tiny(), "ordered": replace(Config.tiny(), clocks=0)},
+    tiny={"melody-transformer": Config.tiny()},
 )

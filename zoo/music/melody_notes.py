@@ -58,7 +58,7 @@ class MelodyNotesCodec:
       track: the melody's tracks, to learn from, are those whose names match this regular expression, in any case.
     """
 
-    notes: int = 192
+    notes: int = 128
     track: str = "melody|vocal|voice|lead"
 
     name: ClassVar[str] = "melody-notes"
