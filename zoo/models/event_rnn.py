@@ -246,7 +246,7 @@ class AttentiveLSTM(nnx.Module):
     def __init__(self, inputs: int, units: int, length: int, *, gain: float, rngs: nnx.Rngs) -> None:
         self.length, self.units = length, units
         self.input = Dense(inputs + units, inputs, rngs=rngs)
-        self.input.kernel[...] *= gain
+        self.input.kernel[...] = self.input.kernel[...].at[:inputs].multiply(gain)  # not of what attention gives
         self.cell = LSTM(inputs, units, memory=None, rngs=rngs)
         self.query = Dense(2 * units, units, rngs=rngs)
         self.kernel = nnx.Param(jax.nn.initializers.glorot_uniform()(rngs.params(), (units, units)))
