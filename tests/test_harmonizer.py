@@ -33,6 +33,15 @@ SONG = Config(units=16, heads=2, hidden=16, encoder_layers=1, decoder_layers=1, 
 CHORALE = replace(SONG, source=47, classes=47, steps=64, slot=1, patch=1, voices=3, places=1)
 
 
+KINDS = pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(SMALL, id="chords"),
+        pytest.param(harmonizer.ARCHITECTURE.tiny["voices"], id="voices", marks=pytest.mark.slow),
+    ],
+)
+
+
 def network(config: Config, seed: int = 0) -> Harmonizer:
     """Random weights large enough that harmonies differ in likelihood."""
     graph, state = nnx.split(nnx.eval_shape(lambda: Harmonizer(config, rngs=nnx.Rngs(0))))
@@ -72,7 +81,7 @@ def log_likelihood(model: Harmonizer, x: jax.Array, written: jax.Array) -> jax.A
 # --- beam search ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_wide_beam_finds_the_likeliest_of_all(seed: int) -> None:
     """27 prefixes of three tokens are all there are; of the 81 harmonies none is likelier than the first found."""
     model, x = network(SMALL, seed), music(SMALL, 1, seed)
@@ -85,7 +94,7 @@ def test_a_wide_beam_finds_the_likeliest_of_all(seed: int) -> None:
     assert len({tuple(row) for row in written[0].tolist()}) == 27
 
 
-@pytest.mark.parametrize("config", [SMALL, harmonizer.ARCHITECTURE.tiny["voices"]], ids=["chords", "voices"])
+@KINDS
 def test_a_beam_of_one_is_greedy(config: Config) -> None:
     model, x = network(config), music(config, 3)
     length = config.steps // config.slot * config.voices
@@ -137,7 +146,7 @@ def test_beams_carry_their_own_state() -> None:
 # --- padding, steps ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [SMALL, harmonizer.ARCHITECTURE.tiny["voices"]], ids=["chords", "voices"])
+@KINDS
 def test_padding_behind_a_piece_changes_nothing(config: Config) -> None:
     model, x = network(config), music(config)
     fill = jnp.array([config.source] + [config.classes] * config.voices + [0] * (config.places > 1))
