@@ -34,7 +34,7 @@ from zoo.training.params import flatten
 
 BATCH = 4
 STEPS = 30
-GENERATIVE = ("latent", "continuation", "infill", "rolls", "harmonization")  # tasks whose kernels draw
+GENERATIVE = ("latent", "continuation", "infill", "rolls", "harmonization", "phrases")  # tasks whose kernels draw
 
 
 def architectures() -> list[Architecture]:

@@ -73,6 +73,8 @@ class Architecture:
       data: what it learns from: "notes", or sound with labels, "curves" or "classes" (see `zoo.data.labelled`), or
         "songs" (see `zoo.data.songs`), of which the task's `examples(song, config)` makes arrays [n, ...] by name.
       head: of a classifier, how it learns other classes.
+      players: of adversaries, config → the tables `[optimizer.players]` of a recipe: which parameters an optimiser of
+        their own moves, and how often (see `zoo.training.optimizer`).
     """
 
     name: str
@@ -90,6 +92,7 @@ class Architecture:
     stepping: Stepping | None = None
     data: str = "notes"
     head: Head | None = None
+    players: Callable[[Any], Mapping[str, Mapping[str, Any]]] = lambda config: {}
 
     def make_config(self, table: Mapping[str, Any], where: str) -> Any:
         """The configuration of a card's table; lists become tuples. `where` names the card in errors."""

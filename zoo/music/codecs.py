@@ -22,6 +22,7 @@ from zoo.music.melody import MelodyCodec
 from zoo.music.melody_events import MelodyEventsCodec
 from zoo.music.melody_notes import MelodyNotesCodec
 from zoo.music.performance import PerformanceCodec
+from zoo.music.phrases import PhrasesCodec
 from zoo.music.pianoroll import PianorollCodec
 from zoo.music.score import Score
 from zoo.music.serial import SerialCodec
@@ -58,7 +59,8 @@ class Codec(Protocol):
     Attributes:
       name: as `get_codec` takes it.
       kind: "categorical" (one token a step), "multitrack" (a token a track and step), "groove" (real values),
-        "pianoroll" (0 or 1 a key and step), "notes" (some numbers a note), or "sequence" (a `SequenceCodec`).
+        "pianoroll" (0 or 1 a key and step), "phrases" (a piano roll for each track), "notes" (some numbers a note), or
+        "sequence" (a `SequenceCodec`).
       bars, steps, steps_per_quarter: length of a window and its grid; `steps` is T.
       classes: number of tokens; a tuple, one number a track, for "multitrack"; numbers a step for the others.
     """
@@ -107,6 +109,7 @@ _ALL = (
     SerialCodec,
     PerformanceCodec,
     PianorollCodec,
+    PhrasesCodec,
     KeysCodec,
     AudioCodec,
     HarmonicCqtCodec,

@@ -61,6 +61,7 @@ def train(
     """
     found = find(name)
     recipe = _recipe(found)
+    recipe["optimizer"] = _with_players(recipe["optimizer"], found)
     for key, value in {"steps": steps, "batch_size": batch_size, "seed": seed}.items():
         if value is not None:
             recipe["train"][key] = value
@@ -108,7 +109,7 @@ def finetune(
     optimizer = {"learning_rate": learning_rate, "schedule": "cosine", "steps": steps, "clip_norm": 1.0}
     recipe: dict[str, Any] = {
         "train": {"steps": steps, "batch_size": batch_size, "seed": seed, "evaluate_every": max(1, steps // 10)},
-        "optimizer": optimizer | {"warmup_steps": min(50, steps // 10)},
+        "optimizer": _with_players(optimizer | {"warmup_steps": min(50, steps // 10)}, found),
         "data": _data_table(found),
         "finetune": {"base": str(name), "freeze": list(freeze), "lora": lora},
     }
@@ -206,8 +207,12 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
         adapters = training.lora_init(params, adapted, tuning["lora"], jax.random.key(seed))
     tx = training.make_optimizer(recipe["optimizer"])
     freeze = () if adapters is not None else tuple(tuning.get("freeze") or settings.get("keep", ()))
-    state = training.TrainState.create(params, tx, jax.random.key(seed), freeze=freeze, adapters=adapters)
-    step = training.make_train_step(graph, _rounding(architecture.loss, settings.get("precision", "float32")), tx)
+    ema = settings.get("ema")
+    state = training.TrainState.create(
+        params, tx, jax.random.key(seed), ema=ema is not None, freeze=freeze, adapters=adapters
+    )
+    rounding = _rounding(architecture.loss, settings.get("precision", "float32"))
+    step = training.make_train_step(graph, rounding, tx, ema=ema)
     valid = valid if corpora.count_of(corpora.named(valid)) else train_windows
     compiled = _compile_evaluation(architecture.evaluate, graph)
     chosen = _draw(valid, settings.get("validation_windows", VALIDATION_WINDOWS), seed)
@@ -227,6 +232,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
             monitor=monitor,
             mode=mode,
             patience=settings.get("patience"),
+            moments=settings.get("moments", ()),
             verbose=verbose,
         )
     return load(out)
@@ -300,6 +306,15 @@ def _recipe(found: Found) -> dict[str, Any]:
     for table in ("train", "optimizer", "data"):
         recipe.setdefault(table, {})
     return recipe
+
+
+def _with_players(optimizer: Mapping[str, Any], found: Found) -> dict[str, Any]:
+    """An [optimizer] table with the players of an architecture that has some, as far as it does not set them itself."""
+    players = found.architecture.players(found.config)
+    if not players:
+        return dict(optimizer)
+    told = optimizer.get("players", {})
+    return {**optimizer, "players": {name: {**player, **told.get(name, {})} for name, player in players.items()}}
 
 
 def _data_table(found: Found) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ def fit(
     monitor: str = "loss",
     mode: str = "min",
     patience: int | None = None,
+    moments: Collection[int] = (),
     verbose: bool = False,
 ) -> TrainState:
     """Train until `state.step == steps` and return the last state; a run that has checkpoints goes on from its newest.
@@ -50,6 +51,7 @@ def fit(
         evaluate: whole parameters → metrics, logged as "valid_…". The best weights by `monitor` (one of these metrics,
             "min" or "max") are kept in best.safetensors; without `evaluate`, the last ones are.
         patience: stop after this many evaluations in a row without a better one.
+        moments: steps whose weights are kept too, in moments/STEP.safetensors, to hear how a model learns.
         verbose: where there is no terminal for a progress bar, print a line at each log.
 
     Raises:
@@ -78,10 +80,12 @@ def fit(
             logging = last or step % log_every == 0
             saving = last or step % checkpoint_every == 0
             evaluating = evaluate is not None and (last or step % evaluate_every == 0)
-            if not (logging or saving or evaluating):
+            if not (logging or saving or evaluating or step in moments):
                 continue
             if (bad := recent.first_bad()) is not None:
                 _stop(run, state, *bad)
+            if step in moments:
+                run.save_moment(step, state.weights)
             record: Record = {"step": step, "seconds": round(time.monotonic() - began, 3)}
             if logging:
                 record |= recent.summary()

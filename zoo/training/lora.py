@@ -7,7 +7,8 @@ parameters, before the model sees them, so every architecture can be adapted wit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import jax
 import jax.numpy as jnp
@@ -57,3 +58,22 @@ def lora_merge(params: nnx.State | Params, adapters: Adapters) -> Params:
         adapted = name in adapters.a
         merged[path] = leaf + adapters.scale * (adapters.a[name] @ adapters.b[name]) if adapted else leaf
     return unflatten_dict(merged)
+
+
+def label(patterns: Mapping[str, Sequence[str]], trained: Params | Adapters) -> Params | Adapters:
+    """The same tree with, in place of each array, the name whose patterns its parameter's name matches.
+
+    Raises:
+      TrainingError: a parameter that no pattern matches.
+    """
+
+    def label_of(name: str) -> str:
+        for chosen, each in patterns.items():
+            if any(fnmatchcase(name, pattern) for pattern in each):
+                return chosen
+        raise TrainingError(f"no player moves '{name}'; let a pattern of [optimizer.players] match it")
+
+    if isinstance(trained, Adapters):
+        labels = {name: label_of(name) for name in trained.a}
+        return dataclasses.replace(trained, a=labels, b=labels)
+    return unflatten_dict({path: label_of(dotted(path)) for path in flatten_dict(trained)})

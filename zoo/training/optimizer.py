@@ -1,10 +1,17 @@
-"""Optimisers as optax compositions, from the `[optimizer]` table of a recipe."""
+"""Optimisers as optax compositions, from the `[optimizer]` table of a recipe.
+
+Its `[optimizer.players.NAME]` are for networks that play against each other: each names the parameters that an
+optimiser of their own moves, `patterns` over dotted names, and how often, `every` so many steps from the first on;
+whatever else it sets goes before the table's own. Between its turns a player's parameters, moments and schedule stand
+still. All of it is a function of the state and the gradient, so that a run resumes like any other.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.errors import TrainingError
+from zoo.training.lora import label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +44,8 @@ class OptimizerRecipe:
 
 def make_optimizer(table: Mapping[str, Any]) -> optax.GradientTransformation:
     """The optimiser of a recipe's `[optimizer]` table; TrainingError for unknown keys and values."""
+    if players := table.get("players"):
+        return _for_players({key: value for key, value in table.items() if key != "players"}, players)
     recipe = _parse(table)
     schedule = make_schedule(table)
     moments = {"b1": recipe.b1, "b2": recipe.b2, "eps": recipe.eps}
@@ -50,6 +60,24 @@ def make_optimizer(table: Mapping[str, Any]) -> optax.GradientTransformation:
         parts.append(optax.adamw(schedule, **moments, weight_decay=recipe.weight_decay, mask=_matrices))
     tx = optax.chain(*parts)
     return optax.MultiSteps(tx, recipe.accumulate).gradient_transformation() if recipe.accumulate > 1 else tx
+
+
+def _for_players(table: Mapping[str, Any], players: Mapping[str, Mapping[str, Any]]) -> optax.GradientTransformation:
+    """An optimiser for each player, of the parameters that its patterns match."""
+    made: dict[str, optax.GradientTransformation] = {}
+    for name, player in players.items():
+        every = player.get("every", 1)
+        own = {key: value for key, value in player.items() if key not in ("patterns", "every")}
+        if every > 1:  # a schedule counts updates, and a table's steps are all of the run's
+            own = {key: table[key] // every for key in ("steps", "warmup_steps") if key in table} | own
+        tx = make_optimizer({**table, **own})
+        made[name] = optax.conditionally_mask(tx, partial(_has_turn, every)) if every > 1 else tx
+    patterns = {name: player["patterns"] for name, player in players.items()}
+    return optax.multi_transform(made, partial(label, patterns))
+
+
+def _has_turn(every: int, step: jax.Array) -> jax.Array:
+    return step % every == 0
 
 
 def make_schedule(table: Mapping[str, Any]) -> optax.Schedule:

@@ -4,6 +4,7 @@ runs/mine/config.json, recipe.toml    what is trained, and how
           metrics.jsonl, curve.png    what was measured
           checkpoints/                the last two whole training states (Orbax)
           best.safetensors            the best weights by validation, for `zoo.load("runs/mine")`
+          moments/                    the weights after some steps, if a recipe asks for them
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from zoo.weights.formats import safetensors
 
 logger = logging.getLogger(__name__)
 
+MOMENTS = "moments"
 MARGIN = 2**20  # bytes that a checkpoint takes beside its arrays, at most
 KEPT = 2  # checkpoints: the last, and the one before should the last turn out damaged
 
@@ -47,7 +49,7 @@ class Run:
         self.config = config
         self.metrics = MetricsLog(path / "metrics.jsonl")
         self._lock = lock
-        for litter in path.glob(".best.safetensors.*"):  # of a process killed while it wrote
+        for litter in [*path.glob(".best.safetensors.*"), *path.glob(f"{MOMENTS}/.*")]:  # of a process killed while it wrote
             litter.unlink()
         self._manager = ocp.CheckpointManager(
             path / "checkpoints",
@@ -124,8 +126,15 @@ class Run:
 
     def save_best(self, params: Params) -> None:
         """Put the parameters at best.safetensors, by their dotted names, with the config as its metadata."""
-        path = self.path / "best.safetensors"
+        self._write(self.path / "best.safetensors", params)
+
+    def save_moment(self, step: int, params: Params) -> None:
+        """The same at moments/STEP.safetensors."""
+        self._write(self.path / MOMENTS / f"{step}.safetensors", params)
+
+    def _write(self, path: Path, params: Params) -> None:
         try:
+            path.parent.mkdir(exist_ok=True)
             safetensors.write(path, {name: np.asarray(leaf) for name, leaf in flatten(params).items()}, self.config)
         except (WeightsError, OSError) as error:
             raise cannot_write(path, error.__cause__ or error) from error

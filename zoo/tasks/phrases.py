@@ -1,0 +1,2 @@
+from zoo.tasks.model import Model
+Task = Model
