@@ -11,7 +11,7 @@ listening.py  transcribe, chords, structure, analyze
 melody.py     melody
 tags.py       tag
 pitch.py      pitch
-voices.py     harmonize, infill, genie
+voices.py     harmonize, accompany, infill, genie
 learning.py   train, finetune, evaluate, bench, convert
 
 Exit codes: 0 done, 1 an error the user can mend (one line on stderr), 2 a command that can't be understood,

@@ -154,6 +154,7 @@ def _say_trained(out: str, model: Model) -> None:
         "continuation": f"zoo generate {out}",
         "infill": f"zoo generate {out}",
         "harmonization": f"zoo harmonize {out} FILE",
+        "phrases": f"zoo generate {out}",
     }
     if verb := verbs.get(model.architecture.task):
         print(f"use it: {verb}")

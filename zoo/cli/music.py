@@ -29,6 +29,7 @@ LACKS = {  # what a model is without that is not for the task
     "infill": "does not fill in voices",
     "harmonization": "does not harmonise melodies",
     "genie": "has no buttons",
+    "phrases": "does not play along",
 }
 NOTES = "MIDI, MusicXML, MXL, ABC, **kern or NoteSequence"
 
@@ -61,15 +62,18 @@ def add(verbs: Verbs) -> None:
         """
         zoo interpolate music-vae a.mid b.mid
         zoo interpolate music-vae a.abc song.mxl --steps 5 --window 2 --out between
+        zoo interpolate musegan --seed 3
         """,
-        "The arc between their latent vectors is followed (slerp); both ends are the model's own versions.",
+        "The arc between their latent vectors is followed (slerp); both ends are the model's own versions. A model "
+        "without an encoder goes from one draw to another.",
     )  # fmt: skip
     add_model(parser)
-    parser.add_argument("a", metavar="A", help=f"where it begins: {NOTES}")
-    parser.add_argument("b", metavar="B", help="where it ends")
+    parser.add_argument("a", nargs="?", metavar="A", help=f"where it begins: {NOTES}")
+    parser.add_argument("b", nargs="?", metavar="B", help="where it ends")
     parser.add_argument("--steps", type=whole(2), default=9, metavar="N", help="with both ends (default: 9)")
     add_window(parser)
-    add_temperature(parser, 0.0)
+    help_ = "0 takes the likeliest note each time, 1 draws as trained (default: 0; between draws 1)"
+    parser.add_argument("--temperature", type=number(0), metavar="T", help=help_)
     add_seed(parser)
     add_out(parser)
 
@@ -184,7 +188,9 @@ def generate(args: argparse.Namespace) -> None:
     """`zoo generate`."""
     from zoo.show import Group
 
-    model = load(args.model, "latent", "continuation", "infill")
+    model = load(args.model, "latent", "continuation", "infill", "phrases")
+    if model.architecture.task == "phrases" and args.interpolate:
+        raise InputError(f"{model.name}: knows no vectors of notes; for a way between draws: zoo interpolate {args.model}")
     if model.architecture.task != "latent" and args.interpolate:
         raise InputError(f"{model.name}: has no latent vectors to interpolate; leave out --interpolate")
     chords = chord_options(model, args)
@@ -208,7 +214,12 @@ def interpolate(args: argparse.Namespace) -> None:
     """`zoo interpolate`."""
     from zoo.show import Group
 
-    model, args.files = load(args.model), [args.a, args.b]
+    model = load(args.model, "latent", "phrases")
+    if model.architecture.task == "phrases":
+        return between_draws(model, args)
+    if args.b is None:
+        raise InputError(f"{model.name}: goes from one piece to another; name both: zoo interpolate {args.model} A B")
+    args.files, args.temperature = [args.a, args.b], args.temperature or 0.0
     names = [Path(file).name for file in args.files]
     options = {"window": args.window, "key": args.seed, "temperature": args.temperature}
     windows = model.interpolate_windows(args.a, args.b, args.steps, **options)
@@ -219,6 +230,19 @@ def interpolate(args: argparse.Namespace) -> None:
         Group(between, steps(args.steps, *names), "interpolation", "From the first to the second", morph=True),
     ]
     save(groups, args, f"From {names[0]} to {names[1]}", f"{args.steps} steps of {model.name}")
+
+
+def between_draws(model: Any, args: argparse.Namespace) -> None:
+    """`zoo interpolate` with a model that has no encoder."""
+    from zoo.show import Group
+
+    if args.a is not None:
+        raise InputError(f"{model.name}: has no encoder for {args.a}; leave the files out, and it goes between two draws")
+    args.temperature = 1.0 if args.temperature is None else args.temperature
+    windows = model.interpolate_windows(args.steps, key=args.seed, temperature=args.temperature)
+    titles = steps(args.steps, "The first draw", "The second draw")
+    groups = [Group(model.scores(windows, args.qpm), titles, "interpolation", morph=True)]
+    save(groups, args, f"{model.name}: from one draw to another", f"{args.steps} steps, seed {args.seed}")
 
 
 def steps(count: int, first: str, last: str) -> list[str]:

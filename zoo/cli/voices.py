@@ -1,4 +1,4 @@
-"""`zoo harmonize`, `infill`, `genie`: music of which a part is given, a melody, some voices, or a rhythm of buttons."""
+"""`zoo harmonize`, `accompany`, `infill`, `genie`: music of which a melody, some voices or a rhythm is given."""
 
 from __future__ import annotations
 
@@ -44,6 +44,24 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--beam", type=whole(1), metavar="W", help=help_)
     parser.add_argument("--steps", type=whole(1), metavar="N", help="coconet: length of its Gibbs chain")
     add_attention(parser)
+    add_seed(parser)
+    add_out(parser, tempo=False)
+
+    parser = add_verb(
+        verbs, "accompany", accompany, "Let a band play to one part of a piece.",
+        """
+        zoo accompany musegan tune.mid
+        zoo accompany musegan song.mid --part piano -n 8 --seed 3 --out band
+        """,
+        "Parts are told apart by the names of tracks; in a file without such names the highest track is the melody.",
+    )  # fmt: skip
+    add_model(parser)
+    parser.add_argument("file", metavar="FILE", help=f"the piece: {NOTES}")
+    help_ = "which part stays: melody, bridge or piano; the others are drawn (default: melody)"
+    parser.add_argument("--part", default="melody", metavar="P", help=help_)
+    parser.add_argument("-n", type=whole(1), default=4, metavar="N", help="how many versions (default: 4)")
+    help_ = "0 is what is most usual, 1 draws as trained (default: 1)"
+    parser.add_argument("--temperature", type=number(0), default=1.0, metavar="T", help=help_)
     add_seed(parser)
     add_out(parser, tempo=False)
 
@@ -114,6 +132,15 @@ def harmonize(args: argparse.Namespace) -> None:
     show(args, scores, "harmonized", [piece.sheet(each) for each in scores])
     if drawn := draw_attention(args, model, score, stems([args.file])[0]):
         print(f"wrote {drawn}: what the chords or voices look at in the melody")
+
+
+def accompany(args: argparse.Namespace) -> None:
+    """`zoo accompany`."""
+    from zoo.music import io
+
+    model, score = load(args.model, "phrases"), io.read(args.file)
+    options = {"key": args.seed, "temperature": args.temperature}
+    show(args, model.scores(model.accompany_rolls(score, args.part, args.n, **options), score.qpm), "accompanied")
 
 
 def infill(args: argparse.Namespace) -> None:

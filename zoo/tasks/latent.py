@@ -104,7 +104,7 @@ class Latent(Model):
 
     def posterior(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and scale of q(z|x) for windows [n, T, ...]: float32 [n, Z] each."""
-        parts = [self._encode(jnp.asarray(x))[:2] for x, _ in _buckets(windows)]
+        parts = [self._encode(jnp.asarray(x))[:2] for x, _ in buckets(windows)]
         means, scales = zip(*parts, strict=True)
         return np.concatenate(means)[: len(windows)], np.concatenate(scales)[: len(windows)]
 
@@ -125,7 +125,7 @@ class Latent(Model):
             raise InputError(f"temperature {temperature} is negative; 0 takes the likeliest output, 1 draws as trained")
         parts = [
             np.asarray(self._decode(jnp.asarray(part), jax.random.fold_in(as_key(key), at), jnp.float32(temperature)))
-            for part, at in _buckets(z)
+            for part, at in buckets(z)
         ]
         return np.concatenate(parts)[: len(z)]
 
@@ -168,7 +168,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
     return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
 
 
-def _buckets(rows: np.ndarray) -> Iterable[tuple[np.ndarray, int]]:
+def buckets(rows: np.ndarray) -> Iterable[tuple[np.ndarray, int]]:
     """Batches of at most BUCKET rows and the row each begins at.
 
     The last is padded to a power of two, so that few sizes are ever compiled.

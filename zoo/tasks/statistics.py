@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from zoo.data import Corpus
+from zoo.music.phrases import PARTS
 from zoo.music.score import Score
+from zoo.nn import phrases
 from zoo.show.plots import drums, durations, overlap, pitch_classes
 
 
@@ -16,7 +20,8 @@ def compare(model: Any, corpus: Corpus, split: str, n: int, seed: int = 0) -> di
 
     `pitch_class_overlap`, `duration_overlap` and, for drums, `drum_overlap` are the area that the two histograms share,
     0 to 1. `density` is onsets a bar. `repeated_bars`: share of windows whose bars are all alike. `copied`: share of
-    windows that stand in the training data, in any transposition.
+    windows that stand in the training data, in any transposition. Of phrases for several parts also what
+    `of_parts` measures.
     """
     real = getattr(corpus, split)
     real = real[np.random.default_rng(seed).permutation(len(real))[:n]]
@@ -34,7 +39,30 @@ def compare(model: Any, corpus: Corpus, split: str, n: int, seed: int = 0) -> di
             prefix + "repeated_bars": repeated_bars(windows, model.codec.bars),
             prefix + "copied": sum(p in known for p in prints) / len(windows),
         }
+        if model.codec.kind == "phrases":
+            found |= {prefix + name: value for name, value in of_parts(windows, model.codec).items()}
     return found
+
+
+def of_parts(windows: np.ndarray, codec: Any) -> dict[str, float]:
+    """The measures of Dong et al. (2018, section 4.4) for each part, and for each two, of phrases [W, T, K, P].
+
+    `empty_bars` is the share of bars in which a part is silent, `used_pitch_classes` are those of a bar in which it
+    plays, `qualified_notes` the share of notes of two sixteenths or more (the paper: a 32nd note), `tonal_distance` is
+    that of two parts over the beats where both play.
+    """
+    x, bar = jnp.asarray(windows, jnp.float32), codec.steps // codec.bars
+    names = [part.name.lower() for part in PARTS]
+    pairs = [f"{a}_{b}" for a, b in combinations(names, 2)]
+    found = dict(zip((f"empty_bars_{name}" for name in names), phrases.empty_bars(x, bar).mean(axis=0), strict=True))
+    for measure, of, (total, count) in (
+        ("used_pitch_classes", names, phrases.used_pitch_classes(x, bar)),
+        ("qualified_notes", names, phrases.qualified_notes(x)),
+        ("tonal_distance", pairs, phrases.tonal_distance(x)),
+    ):
+        share = total.sum(axis=0) / jnp.maximum(count.sum(axis=0), 1.0)
+        found |= dict(zip((f"{measure}_{name}" for name in of), share, strict=True))
+    return {name: float(value) for name, value in found.items()}
 
 
 def density(scores: list[Score], bars: int) -> float:
@@ -51,9 +79,11 @@ def repeated_bars(windows: np.ndarray, bars: int) -> float:
 def fingerprints(codec: Any, windows: np.ndarray, each: bool = False) -> Any:
     """A value for each window that is the same for its transpositions: a set, or with `each` a list in their order.
 
-    Melodies and trios are moved so that their first pitch is a fixed one; a groove's are its hits.
+    Melodies, trios and phrases are moved so that their first pitch is a fixed one; a groove's are its hits.
     """
-    if codec.kind == "groove":
+    if codec.kind == "phrases":  # all moved down until the lowest pitch is the lowest there is
+        windows = np.packbits(codec.transpose(windows, -windows.shape[-1]), axis=-1)
+    elif codec.kind == "groove":
         windows = windows[..., : windows.shape[-1] // 3] > 0
     elif codec.name != "drums":
         flat = windows.reshape(len(windows), -1).astype(np.int16)

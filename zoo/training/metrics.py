@@ -12,6 +12,7 @@ from typing import Any
 from zoo.errors import TrainingError
 
 VALID = "valid_"  # before the name of a metric that `evaluate` returned
+REAL = "real_"  # before the name of one that is the data's own
 
 Record = dict[str, Any]  # step, seconds, metrics
 
@@ -58,20 +59,29 @@ class MetricsLog:
         since = len(ranks) - 1 - ranks.index(min(ranks))
         return since == 0, since
 
-    def plot(self, path: Path, name: str = "loss") -> None:
-        """Draw a metric over the steps, of training and of validation."""
+    def plot(self, path: Path) -> None:
+        """Draw the loss over the steps, of training and of validation, and every other metric of the evaluations.
+
+        A metric "real_x" is what "x" is of the data themselves, and drawn as a line beside it.
+        """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 4))
+        measured = dict.fromkeys(key.removeprefix(VALID) for record in self.records for key in record if VALID in key)
+        names = ["loss", *(name for name in measured if name != "loss" and not name.startswith(REAL))]
+        columns = min(3, len(names))
+        rows = -(-len(names) // columns)
+        figure = Figure(figsize=(7 if columns == 1 else 4.5 * columns, 4 if rows == 1 else 2.8 * rows))
         FigureCanvasAgg(figure)
-        axes = figure.add_subplot(xlabel="step", ylabel=name)
-        for key, label in ((name, "train"), (VALID + name, "valid")):
-            points = [(record["step"], record[key]) for record in self.records if key in record]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=label, marker="." if label == "valid" else "")
-        if axes.lines:
-            axes.legend()
+        for place, name in enumerate(names):
+            axes = figure.add_subplot(rows, columns, place + 1, xlabel="step", ylabel=name)
+            for key, label, style in ((name, "train", "-"), (VALID + name, "valid", ".-"), (VALID + REAL + name, "data", "--")):
+                points = [(record["step"], record[key]) for record in self.records if key in record]
+                if points:
+                    axes.plot(*zip(*points, strict=True), style, label=label)
+            if axes.lines:
+                axes.legend()
+        figure.tight_layout()
         temporary = path.with_suffix(".tmp")
         try:
             figure.savefig(temporary, format="png", dpi=120)
