@@ -46,29 +46,30 @@ def lines(path: Path) -> list[dict]:
     )
 
 
-def test_kill_9_at_random_moments_and_resume_is_bit_for_bit(processes, tmp_path):
+@pytest.mark.parametrize("tx", ["alone", "players"])
+def test_kill_9_at_random_moments_and_resume_is_bit_for_bit(processes, tmp_path, tx):
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # shown if the test fails
     rng = random.Random(seed)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    start(processes, train, whole, STEPS).join()
+    start(processes, train, whole, STEPS, 0.0, tx).join()
 
     for goal in sorted(rng.sample(range(5, STEPS - 15), 3)):
-        process = start(processes, train, killed, STEPS, 0.005)
+        process = start(processes, train, killed, STEPS, 0.005, tx)
         while process.is_alive() and not any(line["step"] >= goal for line in lines(killed)):
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.1))  # anywhere between two logs, in a checkpoint or out of one
         process.kill()
         process.join()
         assert process.exitcode == -9
-    process = start(processes, train, killed, STEPS)
+    process = start(processes, train, killed, STEPS, 0.0, tx)
     process.join()
     assert process.exitcode == 0
 
     states = []
     for path in (whole, killed):
         with Run.create_or_resume(path, CONFIG, RECIPE) as run:
-            states.append(run.restore(new_state(ema=True)))
+            states.append(run.restore(new_state(tx, ema=True)))
     assert int(states[0].step) == STEPS
     assert identical(*states)
     facts = [[(line["step"], line["loss"], line.get("valid_loss")) for line in lines(path)] for path in (whole, killed)]

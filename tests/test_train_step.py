@@ -45,7 +45,7 @@ def test_one_step_is_one_optax_update_with_the_folded_key():
     def by_hand(params):
         key = jax.random.fold_in(jax.random.key(1), 0)
         value, grads = jax.value_and_grad(lambda p: loss(nnx.merge(graphdef, p), batch(0), key, 0)[0])(params)
-        updates, _ = TX.update(grads, TX.init(params), params)
+        updates, _ = TX["alone"].update(grads, TX["alone"].init(params), params)
         return value, optax.tree.norm(grads), optax.apply_updates(params, updates)
 
     value, norm, expected = by_hand(params)

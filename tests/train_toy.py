@@ -17,7 +17,11 @@ from zoo.training import Run, TrainState, fit, make_optimizer, make_train_step
 
 CONFIG = {"architecture": "toy", "hidden": 8}
 RECIPE = {"batch_size": 16, "optimizer": {"learning_rate": 1e-2, "clip_norm": 1.0}}
-TX = make_optimizer(RECIPE["optimizer"])
+PLAYERS = {"encoder": {"patterns": ["encoder.*"], "every": 3, "b1": 0.5}, "others": {"patterns": ["*"]}}
+TX = {
+    "alone": make_optimizer(RECIPE["optimizer"]),
+    "players": make_optimizer({**RECIPE["optimizer"], "players": PLAYERS}),
+}
 
 
 class Toy(nnx.Module):
@@ -61,12 +65,12 @@ def split() -> tuple[nnx.GraphDef, Any]:
 
 
 @cache
-def train_step(ema: float | None = None) -> Callable:
-    return make_train_step(split()[0], loss, TX, ema=ema)
+def train_step(ema: float | None = None, tx: str = "alone") -> Callable:
+    return make_train_step(split()[0], loss, TX[tx], ema=ema)
 
 
-def new_state(**options: Any) -> TrainState:
-    return TrainState.create(split()[1], TX, jax.random.key(1), **options)
+def new_state(tx: str = "alone", **options: Any) -> TrainState:
+    return TrainState.create(split()[1], TX[tx], jax.random.key(1), **options)
 
 
 @cache
@@ -80,12 +84,12 @@ def evaluate() -> Callable[[Any], dict[str, float]]:
     return lambda params: {"loss": float(mse(params))}
 
 
-def train(path: Path, steps: int = 40, pause: float = 0.0, **options: Any) -> TrainState:
-    """Start the run at `path`, or go on with it."""
+def train(path: Path, steps: int = 40, pause: float = 0.0, tx: str = "alone", **options: Any) -> TrainState:
+    """Start the run at `path`, or go on with it; `tx` names one of TX."""
     often = {"evaluate_every": 20, "checkpoint_every": 10, "log_every": 5, "evaluate": evaluate()}
     with Run.create_or_resume(path, CONFIG, RECIPE) as run:
         data = lambda start: batches(start, pause)  # noqa: E731
-        return fit(new_state(ema=True), train_step(0.9), data, steps=steps, run=run, **often | options)
+        return fit(new_state(tx, ema=True), train_step(0.9, tx), data, steps=steps, run=run, **often | options)
 
 
 def identical(a: Any, b: Any) -> bool:

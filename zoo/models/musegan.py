@@ -26,6 +26,7 @@ would make a phrase depend on its batch, is replaced by a norm over channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,6 +62,7 @@ class Config:
       given: numbers that the encoder makes of each bar of a given track; 0 for a model that accompanies none.
       neurons: the generator's outputs: "deterministic" (1 from probability ½ on), "stochastic" (drawn), or "real"
         (the probabilities themselves, in training; notes then are where they exceed ½).
+      density: the share of places that sound before anything is learnt. From ½ a network falls silent altogether.
       objective: "wgan-gp", "minimax" or "non-saturating".
       critic_steps: the critic's updates to one of the generator.
       penalty: λ of the gradient penalty.
@@ -76,7 +78,8 @@ class Config:
     growth: tuple[int, int] = (48, 24)
     reading: tuple[int, int, int] = (24, 48, 96)
     given: int = 64
-    neurons: str = "deterministic"
+    neurons: str = "stochastic"
+    density: float = 0.03
     objective: str = "wgan-gp"
     critic_steps: int = 5
     penalty: float = 10.0
@@ -106,7 +109,7 @@ class Config:
     def tiny(cls) -> Config:
         return cls(
             bars=2, bar_steps=8, pitches=24, tracks=2, latent=3, hidden=8, growth=(8, 4), reading=(4, 4, 8), given=4,
-            critic_steps=2,
+            density=0.5, critic_steps=2,
         )  # fmt: skip
 
 
@@ -239,7 +242,7 @@ class Generator(nnx.Module):
             h = jnp.concatenate([*common, *own], axis=-1)  # [B, bars, I]
             out = bar(h.reshape(-1, h.shape[-1]))  # [B · bars, S, P, O]
             logits.append(jnp.moveaxis(out, 3, 2).reshape(rows, config.steps, -1, config.pitches))
-        return jnp.concatenate(logits, axis=2)
+        return jnp.concatenate(logits, axis=2) + math.log(config.density / (1 - config.density))
 
 
 class Critic(nnx.Module):
@@ -478,7 +481,7 @@ ARCHITECTURE = Architecture(
     players=players,
     tiny={
         "hybrid": Config.tiny(),
-        "composer": replace(Config.tiny(), kind="composer", neurons="stochastic"),
+        "composer": replace(Config.tiny(), kind="composer", neurons="deterministic"),
         "jamming": replace(Config.tiny(), kind="jamming", given=0, neurons="real"),
         "minimax": replace(Config.tiny(), objective="minimax"),
         "non-saturating": replace(Config.tiny(), objective="non-saturating"),
