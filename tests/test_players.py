@@ -9,9 +9,20 @@ import jax
 import numpy as np
 import pytest
 
-from tests.train_toy import CONFIG, PLAYERS, RECIPE, TX, batch, batches, evaluate, identical, new_state, split
+from tests.train_toy import (
+    CONFIG,
+    PLAYERS,
+    RECIPE,
+    TX,
+    batch,
+    batches,
+    evaluate,
+    identical,
+    new_state,
+    split,
+    train_step,
+)
 from tests.train_toy import train as train_toy
-from tests.train_toy import train_step
 from zoo.errors import TrainingError
 from zoo.training import Run, TrainState, fit, lora_init, make_optimizer, make_train_step
 from zoo.training.params import flatten
@@ -23,7 +34,9 @@ def test_a_player_moves_in_its_turn_and_rests_between():
     for step in range(7):
         before = {name: np.array(leaf) for name, leaf in flatten(state.params).items()}
         state, _ = train_step(tx="players")(state, batch(step))
-        moved.append({name.split(".")[0] for name, leaf in flatten(state.params).items() if np.any(leaf != before[name])})
+        moved.append(
+            {name.split(".")[0] for name, leaf in flatten(state.params).items() if np.any(leaf != before[name])}
+        )
     assert [step for step, names in enumerate(moved) if "encoder" in names] == [0, 3, 6]
     assert all({"layers", "head"} <= names for names in moved)
 

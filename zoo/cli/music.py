@@ -190,7 +190,7 @@ def generate(args: argparse.Namespace) -> None:
 
     model = load(args.model, "latent", "continuation", "infill", "phrases")
     if model.architecture.task == "phrases" and args.interpolate:
-        raise InputError(f"{model.name}: knows no vectors of notes; for a way between draws: zoo interpolate {args.model}")
+        raise InputError(f"{model.name}: has no encoder; for a way between draws: zoo interpolate {args.model}")
     if model.architecture.task != "latent" and args.interpolate:
         raise InputError(f"{model.name}: has no latent vectors to interpolate; leave out --interpolate")
     chords = chord_options(model, args)
@@ -237,7 +237,7 @@ def between_draws(model: Any, args: argparse.Namespace) -> None:
     from zoo.show import Group
 
     if args.a is not None:
-        raise InputError(f"{model.name}: has no encoder for {args.a}; leave the files out, and it goes between two draws")
+        raise InputError(f"{model.name}: has no encoder; leave out {args.a}, and it goes between two draws")
     args.temperature = 1.0 if args.temperature is None else args.temperature
     windows = model.interpolate_windows(args.steps, key=args.seed, temperature=args.temperature)
     titles = steps(args.steps, "The first draw", "The second draw")

@@ -325,7 +325,7 @@ def sample(model: MuseGAN, batch: int, key: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class Objective:
-    """What the critic minimises, of its scores of real and drawn phrases, and what the generator does, of the latter."""
+    """What the critic minimises, of its scores of real and drawn phrases, and what the generator, of the latter."""
 
     critic: Callable[[Scores, Scores], jax.Array]
     generator: Callable[[Scores], jax.Array]
@@ -419,7 +419,7 @@ def players(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def evaluate(model: MuseGAN, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-    """As many phrases as the batch has, drawn from nothing, beside it: the paper's measures (section 4.4), "real_…" its.
+    """As many phrases as the batch has, drawn from noise: the paper's measures (section 4.4), "real_…" the batch's.
 
     `distance` is the energy distance between what the phrases are like (`zoo.nn.phrases.features`), unbiased, so that
     its mean over batches is that of all. It picks the best weights: unlike the critic's loss it means the same all

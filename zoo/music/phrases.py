@@ -71,7 +71,7 @@ class PhrasesCodec:
     def windows(self, score: Score, hop_bars: int = 1, pad: bool = False) -> Roll:
         """Phrases [W, T, 3, 60] of a band: two parts or more play, and no bar is silent.
 
-        With `pad` also the last, if it is half full, and those where one part plays.
+        With `pad` also those where one part plays, if it does in their first half, and the last is filled up.
 
         Raises:
           InputError: there are none.
@@ -110,7 +110,7 @@ class PhrasesCodec:
 
     def transpose(self, windows: Roll, semitones: npt.ArrayLike) -> Roll:
         """Phrases [W, T, 3, 60] moved up by `semitones`, int or int [W], as far as no note leaves the range."""
-        used = windows.any(axis=(1, 2))  # [W, 60]
+        used: npt.NDArray[np.bool_] = np.any(windows, axis=(1, 2))  # [W, 60]
         below, above = used.argmax(axis=1), used[:, ::-1].argmax(axis=1)  # 0 where nothing sounds
         shifts = np.clip(np.broadcast_to(semitones, len(windows)), -below, above)
         moved = np.zeros_like(windows)
@@ -126,7 +126,7 @@ class PhrasesCodec:
         return sections(notes)
 
     def _roll(self, score: Score, whole: bool) -> Roll:
-        """One stretch of 4/4 from its first bar with a note on, [S, 3, 60]; `whole`: S is filled up to whole phrases."""
+        """One stretch of 4/4 from its first bar with a note on, [S, 3, 60]; `whole`: filled up to whole phrases."""
         part = parts(score)
         pitch = LOWEST + _folded(score.pitch - LOWEST, PITCHES)
         start = quantize(score.start)

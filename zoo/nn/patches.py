@@ -1,8 +1,8 @@
 """Convolutions over time and pitch whose stride is as long as their kernel, and their transposes: matrix products.
 
 Patches that don't overlap are rows of a matrix once the array is reshaped, so neither direction needs a convolution,
-which XLA does slowly on a CPU where channels are few. Arrays are `x` [N, T, P, C]: `T` steps, `P` pitches, `C` channels.
-A product is fast where patches are large and few.
+which XLA does slowly on a CPU where channels are few. A product is fast where patches are large and few.
+Arrays are `x` [N, T, P, C]: `T` steps, `P` pitches, `C` channels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from zoo.nn.recurrent import Dense
 
 
 class Grow(nnx.Module):
-    """A transposed convolution: each place becomes a patch of `times` × `pitches`, with a bias for each of its places."""
+    """A transposed convolution: each place becomes a patch of `times` × `pitches`, each of them with its bias."""
 
     def __init__(self, times: int, pitches: int, inputs: int, outputs: int, *, rngs: nnx.Rngs) -> None:
         self.dense = Dense(inputs, times * pitches * outputs, rngs=rngs)

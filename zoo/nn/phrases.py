@@ -88,8 +88,11 @@ def features(x: jax.Array, bar: int) -> jax.Array:
         jnp.sum(sounding, axis=1) / busy / 4,  # pitches at once
         _ratio(*used_pitch_classes(x, bar)) / 8,
         _ratio(*qualified_notes(x)),
-        jnp.sum(x * jnp.linspace(0, 1, x.shape[3]), axis=(1, 3)) / jnp.maximum(jnp.sum(sounding, axis=1), 1.0),  # height
-        jnp.mean(jnp.abs(rhythm[:, 1:] - rhythm[:, :-1]), axis=(1, 2)),  # how a bar's rhythm differs from the one before
+        jnp.sum(x * jnp.linspace(0, 1, x.shape[3]), axis=(1, 3))
+        / jnp.maximum(jnp.sum(sounding, axis=1), 1.0),  # height
+        jnp.mean(
+            jnp.abs(rhythm[:, 1:] - rhythm[:, :-1]), axis=(1, 2)
+        ),  # how a bar's rhythm differs from the one before
         _ratio(*tonal_distance(x)),
     ]
     return jnp.concatenate([part.reshape(rows, -1) for part in parts], axis=1)

@@ -42,9 +42,7 @@ class Phrases(Model):
 
     # --- notes -------------------------------------------------------------------------------------------------------
 
-    def sample(
-        self, n: int = 1, *, key: Key = 0, temperature: float = 1.0, qpm: float = 120.0
-    ) -> list[NoteSequence]:
+    def sample(self, n: int = 1, *, key: Key = 0, temperature: float = 1.0, qpm: float = 120.0) -> list[NoteSequence]:
         """`n` phrases at `qpm` quarter notes a minute."""
         return self.notes(self.sample_windows(n, key=key, temperature=temperature), qpm)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +75,6 @@ def label(patterns: Mapping[str, Sequence[str]], trained: Params | Adapters) -> 
         raise TrainingError(f"no player moves '{name}'; let a pattern of [optimizer.players] match it")
 
     if isinstance(trained, Adapters):
-        labels = {name: label_of(name) for name in trained.a}
+        labels: dict[str, Any] = {name: label_of(name) for name in trained.a}
         return dataclasses.replace(trained, a=labels, b=labels)
     return unflatten_dict({path: label_of(dotted(path)) for path in flatten_dict(trained)})

@@ -75,7 +75,11 @@ class MetricsLog:
         FigureCanvasAgg(figure)
         for place, name in enumerate(names):
             axes = figure.add_subplot(rows, columns, place + 1, xlabel="step", ylabel=name)
-            for key, label, style in ((name, "train", "-"), (VALID + name, "valid", ".-"), (VALID + REAL + name, "data", "--")):
+            for key, label, style in (
+                (name, "train", "-"),
+                (VALID + name, "valid", ".-"),
+                (VALID + REAL + name, "data", "--"),
+            ):
                 points = [(record["step"], record[key]) for record in self.records if key in record]
                 if points:
                     axes.plot(*zip(*points, strict=True), style, label=label)

@@ -49,7 +49,10 @@ class Run:
         self.config = config
         self.metrics = MetricsLog(path / "metrics.jsonl")
         self._lock = lock
-        for litter in [*path.glob(".best.safetensors.*"), *path.glob(f"{MOMENTS}/.*")]:  # of a process killed while it wrote
+        for litter in [
+            *path.glob(".best.safetensors.*"),
+            *path.glob(f"{MOMENTS}/.*"),
+        ]:  # of a process killed while it wrote
             litter.unlink()
         self._manager = ocp.CheckpointManager(
             path / "checkpoints",
