@@ -15,10 +15,11 @@ for each track, both noises, and one critic that hears all.
 Where a track is given, an encoder reads it and the bar generators play to it (section 3.3, "track-conditional"). Here
 one model does both: every other phrase of a batch has one track, drawn at random, given from the data.
 
-The last layer's units are binary neurons (Dong & Yang 2018, arXiv:1804.09399), so that the critic compares binary rolls
-with binary rolls. Networks follow that paper in that one stream of layers handles time before pitch and another pitch
-before time, and in a critic that also hears chroma and onsets; kernels are as long as their strides. Batch norm, which
-would make a phrase depend on its batch, is replaced by a norm over channels.
+The last layer's units give probabilities, and notes where these exceed ½, or are binary neurons (Dong & Yang 2018,
+arXiv:1804.09399), so that the critic compares binary rolls with binary rolls. Networks follow that paper in that one
+stream of layers handles time before pitch and another pitch before time, and in a critic that also hears chroma and
+onsets; kernels are as long as their strides. Batch norm, which would make a phrase depend on its batch, is replaced by
+a norm over channels.
 
 `B` phrases, `K` tracks, `T` steps in bars of `S`, `P` pitches from a C up, `D` numbers a latent vector, `Z` in all,
 `J` critics.
@@ -60,8 +61,8 @@ class Config:
       growth: channels of a bar generator where places are few, and where they are many.
       reading: channels of what reads rolls where places are many, fewer, and one for each bar.
       given: numbers that the encoder makes of each bar of a given track; 0 for a model that accompanies none.
-      neurons: the generator's outputs: "deterministic" (1 from probability ½ on), "stochastic" (drawn), or "real"
-        (the probabilities themselves, in training; notes then are where they exceed ½).
+      neurons: the generator's outputs: "real" (in training the probabilities themselves; notes are where they exceed
+        ½), or binary throughout: "deterministic" (1 where they do) or "stochastic" (drawn).
       density: the share of places that sound before anything is learnt. From ½ a network falls silent altogether.
       objective: "wgan-gp", "minimax" or "non-saturating".
       critic_steps: the critic's updates to one of the generator.
@@ -78,7 +79,7 @@ class Config:
     growth: tuple[int, int] = (48, 24)
     reading: tuple[int, int, int] = (24, 48, 96)
     given: int = 64
-    neurons: str = "stochastic"
+    neurons: str = "real"
     density: float = 0.03
     objective: str = "wgan-gp"
     critic_steps: int = 5
@@ -87,7 +88,7 @@ class Config:
     def __post_init__(self) -> None:
         for name, choices in (
             ("kind", ("composer", "jamming", "hybrid")),
-            ("neurons", ("deterministic", "stochastic", "real")),
+            ("neurons", ("real", "deterministic", "stochastic")),
             ("objective", tuple(OBJECTIVES)),
         ):
             if getattr(self, name) not in choices:
@@ -482,7 +483,7 @@ ARCHITECTURE = Architecture(
     tiny={
         "hybrid": Config.tiny(),
         "composer": replace(Config.tiny(), kind="composer", neurons="deterministic"),
-        "jamming": replace(Config.tiny(), kind="jamming", given=0, neurons="real"),
+        "jamming": replace(Config.tiny(), kind="jamming", given=0, neurons="stochastic"),
         "minimax": replace(Config.tiny(), objective="minimax"),
         "non-saturating": replace(Config.tiny(), objective="non-saturating"),
     },
