@@ -1,4 +1,4 @@
-"""How a model learnt to write: samples at the moments that a run kept, on one sheet.
+"""How a model learnt to write: samples at the moments that a run kept and of its best weights, on one sheet.
 
 python -m benchmarks.moments runs/musegan --out moments.png
 
@@ -28,10 +28,10 @@ def main() -> None:
     if not moments:
         raise InputError(f"{args.run}: kept no moments; its recipe has none, or it has not come to the first")
     scores, titles = [], []
-    for path in moments:
+    for name, path in [*((f"step {path.stem}", path) for path in moments), ("the best weights", args.run)]:
         model = zoo.load(path)
         scores += model.scores(model.sample_windows(args.n, key=args.seed))
-        titles += [f"step {path.stem}, sample {i + 1}" for i in range(args.n)]
+        titles += [f"{name}, sample {i + 1}" for i in range(args.n)]
     print(piano_roll(scores, args.out, f"{args.run.name}: {len(moments)} moments", titles))
 
 

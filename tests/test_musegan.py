@@ -179,6 +179,7 @@ def test_gradient_penalty_of_a_known_slope():
     np.testing.assert_allclose(found, np.tile(each, (3, 1)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_generator_has_its_turn_after_critic_steps():
     tx = make_optimizer({"learning_rate": 1e-2, "players": ARCHITECTURE.players(TINY)})
     graph, params = nnx.split(made(TINY))
