@@ -342,6 +342,15 @@ def test_chords_of_sound(pitches: tuple[int, ...]) -> None:
     assert longest.end - longest.start > 4
 
 
+def test_chords_of_midi() -> None:
+    """C, A minor, F and G as notes, two seconds each."""
+    triads = [(48, 60, 64, 67), (45, 60, 64, 69), (41, 60, 65, 69), (43, 59, 62, 67)]
+    notes = [(4 * bar, 4 * bar + 4, pitch) for bar, triad in enumerate(triads) for pitch in triad]
+    found = zoo.load("chord-transformer/pop909").chords(Score.of(*zip(*notes, strict=True)))  # type: ignore[attr-defined]
+    assert [chord.label for chord in found] == ["C:maj", "A:min", "F:maj", "G:maj"]
+    np.testing.assert_allclose([chord.start for chord in found], [0, 2, 4, 6], atol=0.2)
+
+
 @pytest.mark.slow
 def test_billboard_recall() -> None:
     """A few unseen songs are about as well heard as the card says of all."""
