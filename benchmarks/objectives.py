@@ -5,6 +5,7 @@ python -m benchmarks.objectives musegan/pop909 --data DIR --out runs/objectives 
 Each objective is trained with as many steps of the critic to one of the generator as the card has (WGAN-GP: 5), and
 those that Goodfellow et al. (2014) played with one also so. A row is the evaluation of the last weights on the
 validation pieces, not of the best, since that is what a game comes to. Runs that exist are gone on with.
+`objectives.csv` beside this file is what musegan/pop909 gave with 1000 steps.
 """
 
 from __future__ import annotations
