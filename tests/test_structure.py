@@ -111,7 +111,9 @@ def test_what_nobody_said_costs_nothing() -> None:
     model = StructureTransformer(TINY, rngs=nnx.Rngs(0))
     batch = {name: jnp.asarray(rows) for name, rows in ARCHITECTURE.example(TINY, 2, RNG).items()}
     unsaid = batch | {"function": jnp.full_like(batch["function"], -1), "letter": jnp.full_like(batch["letter"], -1)}
-    _, parts = ARCHITECTURE.loss(model, unsaid, jax.random.key(0), jnp.int32(0))
+    graph, state = nnx.split(model)
+    loss = jax.jit(lambda state, key: ARCHITECTURE.loss(nnx.merge(graph, state), unsaid, key, jnp.int32(0)))
+    _, parts = loss(state, jax.random.key(0))
     assert (float(parts["function_loss"]), float(parts["alike_loss"])) == (0, 0)
     assert float(parts["boundary_loss"]) > 0
 
@@ -121,12 +123,15 @@ def test_nothing_past_the_end_is_heard() -> None:
     batch = {name: jnp.asarray(rows) for name, rows in ARCHITECTURE.example(TINY, 4, RNG).items()}
     end = int(batch["mask"][3].sum())
     x = batch["x"].at[3, end * TINY.patch :].set(9.0)
-    once, again = (model(given, batch["mask"]) for given in (batch["x"], x))
+    graph, state = nnx.split(model)
+    hear = jax.jit(lambda state, x: nnx.merge(graph, state)(x, batch["mask"]))
+    once, again = (hear(state, given) for given in (batch["x"], x))
     np.testing.assert_allclose(again.boundary[3, : end * TINY.patch], once.boundary[3, : end * TINY.patch], atol=1e-5)
     np.testing.assert_allclose(again.embedding[3, :end], once.embedding[3, :end], atol=1e-5)
     assert float(once.attention[3, ..., :end, end:].max()) < 1e-6
 
 
+@pytest.mark.slow
 def test_it_learns_the_sections_of_songs_it_has_not_heard() -> None:
     """Songs of two kinds of section in random keys, after a minute's worth of a tiny network's time."""
     config = replace(TINY, steps=20, smear=1.0)
