@@ -21,8 +21,9 @@ from zoo.cli import main
 from zoo.cli.parser import _build
 
 VERBS = (
-    "list info cite generate interpolate encode decode reconstruct render continue score harmonize infill genie "
-    "transcribe chords structure analyze pitch tag train finetune evaluate bench convert doctor"
+    "list info cite generate interpolate encode decode reconstruct render continue score harmonize "
+    "accompany infill genie transcribe chords structure analyze melody pitch tag train finetune evaluate "
+    "bench convert doctor"
 )
 
 
@@ -96,7 +97,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("generate --qpm 0", "'0' is not a number above 0"),
         ("generate --seed -5", "'-5' is not a whole number of at least 0"),
         ("generate --temperature nan", "'nan' is not a number"),
-        ("interpolate a.mid b.mid", "the following arguments are required: B"),
+        ("continue music-transformer", "the following arguments are required: FILE"),
         ("cite music-vae again", "'again' is one argument too many"),
         ("train music-vae --out runs/a", "required: --data"),
         ("evaluate music-vae --data d --split tets", "invalid choice: 'tets'"),
@@ -117,6 +118,7 @@ def test_a_command_that_cannot_be_understood_ends_with_2(
         ("list --task nothing", "no model is like that"),
         ("generate musik-vae/tiny", "did you mean music-vae/tiny"),
         ("generate music-vae/tiny --out card.txt", "card.txt"),
+        ("interpolate a.mid b.mid", "a.mid: notes where the model's name goes"),
         ("encode song.mid other.mid", "song.mid: notes where the model's name goes"),
         ("encode music-vae/tiny song.mid", "song.mid: no such file"),
         ("encode music-vae/tiny song.mid --out z.txt", "z.txt: its name must end in .npy or .json"),

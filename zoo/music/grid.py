@@ -19,6 +19,7 @@ from zoo.music.score import Score
 STEPS_PER_QUARTER = 4
 QUARTERS_PER_BAR = 4
 STEPS_PER_BAR = STEPS_PER_QUARTER * QUARTERS_PER_BAR
+MAX_BARS = 1024
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -55,6 +56,18 @@ def sections(score: Score) -> list[Score]:
     if refused and not found:
         raise InputError(f"{source(score)}: not in 4/4 (it is in {', '.join(sorted(refused))}); pass a piece in 4/4")
     return found
+
+
+def beginning(score: Score) -> Score:
+    """The notes of the first `MAX_BARS` bars of four from the first note on, ended there.
+
+    A corrupt file may have its second note a billion quarters later; an array of every step would fill the memory.
+    """
+    if not len(score):
+        return score
+    end = float(score.start.min()) + MAX_BARS * QUARTERS_PER_BAR
+    kept = score.select(score.start < end)
+    return replace(kept, end=np.minimum(kept.end, end))
 
 
 def metres(score: Score) -> list[tuple[float, float, tuple[float, float]]]:

@@ -32,7 +32,17 @@ import numpy.typing as npt
 
 from zoo.errors import InputError
 from zoo.music import chords as packed
-from zoo.music.grid import STEPS_PER_BAR, STEPS_PER_QUARTER, cut_whole, length, metres, quantize, source, track_name
+from zoo.music.grid import (
+    STEPS_PER_BAR,
+    STEPS_PER_QUARTER,
+    beginning,
+    cut_whole,
+    length,
+    metres,
+    quantize,
+    source,
+    track_name,
+)
 from zoo.music.harte import FLAT_NAMES, NAMES
 from zoo.music.melody import Line, is_melody_name
 from zoo.music.melody_events import HIGH, LOW, shift_to_c, wrap
@@ -115,8 +125,7 @@ class HarmonyCodec:
         Raises:
           InputError: no melody.
         """
-        melody = melody_of(score)
-        line = Line.of_notes(melody)
+        line = Line.of_notes(beginning(melody_of(score)))
         shift = int(shift_to_c(line.pitch[None], np.ones((1, len(line.pitch)), bool))[0])
         begins, place = slots(score, int(line.end[-1]))
         total = int(begins[-1])

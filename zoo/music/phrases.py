@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import InputError
-from zoo.music.grid import STEPS_PER_BAR, STEPS_PER_QUARTER, quantize, sections, source, track_name
+from zoo.music.grid import STEPS_PER_BAR, STEPS_PER_QUARTER, beginning, quantize, sections, source, track_name
 from zoo.music.score import Score
 
 Roll: TypeAlias = npt.NDArray[np.int8]
@@ -123,7 +123,7 @@ class PhrasesCodec:
         notes = score.select(~score.is_drum)
         if not len(notes):
             raise InputError(f"{source(score)}: no pitched notes; pass a piece that has some")
-        return sections(notes)
+        return [beginning(part) for part in sections(notes)]
 
     def _roll(self, score: Score, whole: bool) -> Roll:
         """One stretch of 4/4 from its first bar with a note on, [S, 3, 60]; `whole`: filled up to whole phrases."""
