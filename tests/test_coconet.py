@@ -19,6 +19,7 @@ from zoo.models import coconet
 from zoo.models.coconet import Coconet, Config
 from zoo.music import io
 from zoo.music.score import Score
+from zoo.nn.likelihood import surprise
 from zoo.tasks.infill import Infill
 from zoo.weights.formats import safetensors
 
@@ -54,7 +55,7 @@ def test_the_loss_is_the_mean_over_the_hidden_notes(small):
     value, _ = coconet.loss(small, {"x": x}, key, jnp.int32(0))
     mask_key, coin_key = jax.random.split(key)
     hidden = coconet.orderless_mask(mask_key, x.shape)
-    nll = coconet.negative_log_likelihood(small.logits(x, hidden, coin_key), x)
+    nll = surprise(small.logits(x, hidden, coin_key), x)
     assert value == pytest.approx(float(nll[hidden].mean()), rel=1e-5)
 
 

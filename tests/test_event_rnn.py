@@ -25,7 +25,6 @@ from zoo.models.event_rnn import (
     EventRNN,
     Memory,
     chord_features,
-    cross_entropy,
     event_logits,
     example,
     label_of,
@@ -202,12 +201,6 @@ def test_chords_are_note_seqs() -> None:
             theirs = encoder.events_to_input([higher], 0)
             moved = chord_features(jnp.asarray(move_chords(np.array([pack_chord(symbol)]), semitones)))[0]
             np.testing.assert_array_equal(moved, theirs, err_msg=f"{symbol} up {semitones}")
-
-
-def test_cross_entropy() -> None:
-    logits = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
-    expected = -np.log(np.exp(logits[np.arange(3), [0, 4, 2]]) / np.exp(logits).sum(1))
-    np.testing.assert_allclose(cross_entropy(jnp.asarray(logits), jnp.array([0, 4, 2])), expected, rtol=1e-5)
 
 
 # --- Magenta's note RNN -----------------------------------------------------------------------------------------------

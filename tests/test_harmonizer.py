@@ -25,6 +25,7 @@ from zoo.music.harmony import CHORDS, MELODY, PLACES, SLOT, HarmonyCodec, pitch_
 from zoo.music.musicxml import read_musicxml
 from zoo.music.score import Score
 from zoo.nn.beam import beam_search
+from zoo.nn.likelihood import surprise
 from zoo.nn.sampling import Sampling
 from zoo.weights.formats import safetensors
 
@@ -74,8 +75,7 @@ def log_likelihood(model: Harmonizer, x: jax.Array, written: jax.Array) -> jax.A
     c = model.config
     columns = jnp.repeat(written.reshape(len(written), -1, c.voices), c.slot, axis=1)
     filled = jnp.repeat(x, len(written), axis=0).at[..., 1 : 1 + c.voices].set(columns)
-    nll, _ = harmonizer.negative_log_likelihood(c, written, forward(model, filled))
-    return -nll.sum(axis=1)
+    return -surprise(forward(model, filled), written).sum(axis=1)
 
 
 # --- beam search ------------------------------------------------------------------------------------------------------

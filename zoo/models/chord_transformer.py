@@ -29,6 +29,7 @@ from flax import nnx
 
 from zoo.models.architecture import Architecture, Metrics
 from zoo.nn.dropout import Dropout
+from zoo.nn.likelihood import surprise
 from zoo.nn.recurrent import Dense
 from zoo.nn.transformer import MultiHeadAttention, RelativeBias
 
@@ -230,7 +231,7 @@ def loss(model: ChordTransformer, batch: dict[str, Any], key: jax.Array, step: j
     if config.turn:
         x, y = turned(config, x, y, jax.random.randint(turn, (len(x),), 0, PITCHES))
     logits, _, _ = model(x, Dropout(config.keep, drop))
-    return _mean(_surprise(logits, y), y >= 0), {"accuracy": _mean(logits.argmax(axis=-1) == y, y >= 0)}
+    return _mean(surprise(logits, y), y >= 0), {"accuracy": _mean(logits.argmax(axis=-1) == y, y >= 0)}
 
 
 def turned(config: Config, x: jax.Array, y: jax.Array, semitones: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -251,7 +252,7 @@ def evaluate(model: ChordTransformer, batch: dict[str, Any], key: jax.Array) -> 
     truth, there = reduced[jnp.maximum(y, 0)], y >= 0
     scored = there & (truth >= 0)
     return {
-        "loss": _sum_and_count(_surprise(logits, y), there),
+        "loss": _sum_and_count(surprise(logits, y), there),
         "accuracy": _sum_and_count(found == y, there),
         "majmin": _sum_and_count(reduced[found] == truth, scored),
     }
@@ -262,10 +263,6 @@ def as_majmin(config: Config) -> npt.NDArray[np.int32]:
     kinds = [0 if quality in MAJOR else 1 if quality in MINOR else None for quality in config.qualities]
     triads = [-1 if kind is None else PITCHES * kind + root for kind in kinds for root in range(PITCHES)]
     return np.array([*triads, 2 * PITCHES, -1], np.int32)
-
-
-def _surprise(logits: jax.Array, y: jax.Array) -> jax.Array:
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(y, 0)[..., None], axis=-1)[..., 0]
 
 
 def _sum_and_count(x: jax.Array, mask: jax.Array) -> jax.Array:

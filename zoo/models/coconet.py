@@ -25,6 +25,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.models.architecture import Architecture
+from zoo.nn.likelihood import surprise
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,6 @@ def observed(config: Config, music: jax.Array, hidden: jax.Array, key: jax.Array
     return jnp.concatenate([roll, masks], axis=2).swapaxes(2, 3)
 
 
-def negative_log_likelihood(logits: jax.Array, music: jax.Array) -> jax.Array:
-    """−log p of each note in nats, [B, T, V]."""
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, music[..., None], axis=-1)[..., 0]
-
-
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
@@ -212,7 +208,7 @@ def loss(
     hidden = orderless_mask(mask_key, music.shape)
     logits = model.logits(music, hidden, coin_key)
     share = hidden / jnp.sum(hidden, axis=(1, 2), keepdims=True)
-    nll = jnp.mean(jnp.sum(share * negative_log_likelihood(logits, music), axis=(1, 2)))
+    nll = jnp.mean(jnp.sum(share * surprise(logits, music), axis=(1, 2)))
     right = jnp.argmax(logits, axis=-1) == music
     return nll, {"accuracy": jnp.mean(jnp.sum(share * right, axis=(1, 2)))}
 

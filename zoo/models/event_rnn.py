@@ -28,6 +28,7 @@ from flax import nnx
 
 from zoo.models.architecture import Architecture, Stepping
 from zoo.nn.dropout import Dropout
+from zoo.nn.likelihood import surprise
 from zoo.nn.precision import dot, rounded
 from zoo.nn.recurrent import LSTM, Carry, Dense
 from zoo.nn.sampling import Sampling, rollout
@@ -385,12 +386,6 @@ def label_of(config: Config, token: jax.Array, repeats: jax.Array, position: jax
     return label
 
 
-def cross_entropy(logits: jax.Array, chosen: jax.Array) -> jax.Array:
-    """−log p in nats of the class `chosen` [...] under `logits` [..., V]; a class past the last counts as the last."""
-    chosen = jnp.minimum(chosen, logits.shape[-1] - 1)
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, chosen[..., None], axis=-1)[..., 0]
-
-
 def loss(
     model: EventRNN, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -404,7 +399,7 @@ def loss(
     view, repeats = model.views(x)
     label = label_of(config, tokens, repeats, jnp.arange(len(tokens))[:, None])
     counts = (tokens < config.classes).astype(jnp.float32)
-    nll = cross_entropy(model.labels(view, Dropout(config.keep, drop_key)), label)
+    nll = surprise(model.labels(view, Dropout(config.keep, drop_key)), label)
     return jnp.sum(nll * counts) / jnp.maximum(jnp.sum(counts), 1.0), {}
 
 
@@ -420,7 +415,7 @@ def evaluate(model: EventRNN, batch: dict[str, jax.Array], key: jax.Array) -> di
         counts = (tokens < config.classes).astype(jnp.float32)
         logits, total = model.logits(x), jnp.maximum(jnp.sum(counts), 1.0)
         right = jnp.sum(counts * (jnp.argmax(logits, axis=-1) == tokens))
-        return jnp.sum(cross_entropy(logits, tokens) * counts) / total, right / total
+        return jnp.sum(surprise(logits, tokens) * counts) / total, right / total
 
     measured = dict(zip(("loss", "accuracy"), nll(x), strict=True))
     if config.context != "none":

@@ -26,6 +26,7 @@ from flax import nnx
 from zoo.models.architecture import Architecture
 from zoo.nn.beam import beam_search
 from zoo.nn.dropout import Dropout
+from zoo.nn.likelihood import over_tokens
 from zoo.nn.recurrent import Dense
 from zoo.nn.sampling import Sampling, rollout
 from zoo.nn.transformer import Decoder, DecoderState, Encoder, RelativeBias
@@ -160,20 +161,9 @@ def places(config: Config, x: jax.Array) -> jax.Array:
     return jnp.repeat(place, config.voices, axis=1)
 
 
-def negative_log_likelihood(config: Config, y: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(−log p in nats of each target token, 0 for padding; whether it counts): float32 [B, L] each."""
-    counts = (y < config.classes).astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, jnp.minimum(y, config.classes - 1)[..., None], axis=-1)[..., 0]
-    return (jax.nn.logsumexp(logits, axis=-1) - chosen) * counts, counts
-
-
 def measure(model: Harmonizer, x: jax.Array, drop: Dropout | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
     """(number of target tokens, sums over them): −log p in nats, and how often the likeliest is right."""
-    logits, _ = model.forward(x, drop)
-    y = targets(model.config, x)
-    nll, counts = negative_log_likelihood(model.config, y, logits)
-    right = counts * (jnp.argmax(logits, axis=-1) == y)
-    return jnp.sum(counts), {"loss": jnp.sum(nll), "accuracy": jnp.sum(right)}
+    return over_tokens(model.forward(x, drop)[0], targets(model.config, x))
 
 
 def loss(

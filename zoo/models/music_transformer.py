@@ -25,6 +25,7 @@ from flax import nnx
 from zoo.models.architecture import Architecture, Stepping
 from zoo.nn.attention import RELATIONS, Attention, Cache
 from zoo.nn.dropout import Dropout
+from zoo.nn.likelihood import over_tokens
 from zoo.nn.recurrent import Dense
 from zoo.nn.sampling import Sampling, rollout
 
@@ -191,21 +192,11 @@ def sinusoids(position: jax.Array, units: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :units]
 
 
-def negative_log_likelihood(config: Config, x: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(−log p in nats of each token, 0 for padding; whether it counts): float32 [B, L] each."""
-    counts = (x < config.classes).astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, jnp.minimum(x, config.classes - 1)[..., None], axis=-1)[..., 0]
-    return (jax.nn.logsumexp(logits, axis=-1) - chosen) * counts, counts
-
-
 def measure(
     model: MusicTransformer, x: jax.Array, drop: Dropout | None = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """(number of tokens, sums over them): negative log-likelihood in nats, and how often the likeliest is right."""
-    logits = model.logits(x, drop)
-    nll, counts = negative_log_likelihood(model.config, x, logits)
-    right = counts * (jnp.argmax(logits, axis=-1) == x)
-    return jnp.sum(counts), {"loss": jnp.sum(nll), "accuracy": jnp.sum(right)}
+    return over_tokens(model.logits(x, drop), x)
 
 
 def loss(

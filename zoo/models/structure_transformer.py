@@ -28,6 +28,7 @@ from flax import nnx
 from zoo.models.architecture import Architecture, Metrics
 from zoo.nn.attention import product
 from zoo.nn.dropout import Dropout
+from zoo.nn.likelihood import surprise
 from zoo.nn.recurrent import Dense
 from zoo.nn.transformer import EncoderBlock, RelativeBias
 
@@ -213,7 +214,6 @@ def losses(heard: Heard, batch: dict[str, Any]) -> Metrics:
     mask = batch["mask"]
     frames = jnp.repeat(mask, heard.boundary.shape[1] // mask.shape[1], axis=1)
     said = mask & (batch["function"] >= 0)
-    right = jnp.take_along_axis(jax.nn.log_softmax(heard.function), jnp.maximum(batch["function"], 0)[..., None], 2)
     lettered = mask & (batch["letter"] >= 0)
     pairs = lettered[:, :, None] & lettered[:, None]
     slope, offset = heard.alike[:, 0, None, None], heard.alike[:, 1, None, None]
@@ -221,7 +221,7 @@ def losses(heard: Heard, batch: dict[str, Any]) -> Metrics:
     same = batch["letter"][:, :, None] == batch["letter"][:, None]
     return {
         "boundary_loss": _mean(_entropy(heard.boundary, batch["boundary"]), frames),
-        "function_loss": _mean(-right[..., 0], said),
+        "function_loss": _mean(surprise(heard.function, batch["function"]), said),
         "alike_loss": _mean(_entropy(odds, same.astype(jnp.float32)), pairs),
     }
 

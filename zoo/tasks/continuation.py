@@ -18,6 +18,7 @@ from zoo.errors import InputError
 from zoo.music import io
 from zoo.music.codecs import SequenceCodec
 from zoo.music.score import Score
+from zoo.nn.likelihood import surprise
 from zoo.nn.sampling import Sampling, follow, rollout
 from zoo.tasks.latent import as_key
 from zoo.tasks.model import Found, Model
@@ -105,7 +106,9 @@ class Continuation(Model):
             lambda model, state, tokens, context: follow(stepping.stepper(model), state, tokens, context)[1],
             donate=(1,),
         )
-        self._nats = self.jit(lambda model, x: _nats(forward(model, {"x": x}, jax.random.key(0)), x))
+        self._nats = self.jit(
+            lambda model, x: surprise(forward(model, {"x": x}, jax.random.key(0)), x[..., 0] if x.ndim > 2 else x)
+        )
 
     # --- notes -------------------------------------------------------------------------------------------------------
 
@@ -282,13 +285,6 @@ class Continuation(Model):
 
 
 Task = Continuation
-
-
-def _nats(logits: jax.Array, x: jax.Array) -> jax.Array:
-    """−log p of tokens `x` [B, T] or [B, T, 2] under logits [B, T, V]: [B, T]; of padding whatever."""
-    tokens = jnp.minimum(x[..., 0] if x.ndim > 2 else x, logits.shape[-1] - 1)
-    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
 def _events(tokens: Tokens) -> Tokens:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import InputError
-from zoo.models.harmonizer import beam, negative_log_likelihood, targets
+from zoo.models.harmonizer import beam, targets
 from zoo.models.harmonizer import sample as draw
 from zoo.music import harmony, io
 from zoo.music.chorale import CLASSES, REST, ChoraleCodec
@@ -21,6 +21,7 @@ from zoo.music.harmony import SLOT, HarmonyCodec
 from zoo.music.melody_events import shift_to_c
 from zoo.music.musicxml_out import musicxml_bytes
 from zoo.music.score import Score
+from zoo.nn.likelihood import surprise
 from zoo.nn.sampling import Sampling
 from zoo.tasks.latent import as_key
 from zoo.tasks.model import Found, Model
@@ -169,8 +170,9 @@ class Harmonization(Model):
     def nats(self, music: Tokens) -> npt.NDArray[np.float64]:
         """−log p of each target token of music [T, C], given those before it: float64 [L]; 0 for unknown ones."""
         padded = jnp.asarray(self._padded(music[None]))
-        nll, _ = negative_log_likelihood(self.config, targets(self.config, padded), self._forward(padded)[0])
-        return np.asarray(nll, np.float64)[0, : len(music) // self.config.slot * self.config.voices]
+        written = targets(self.config, padded)
+        nats = jnp.where(written < self.config.classes, surprise(self._forward(padded)[0], written), 0.0)
+        return np.asarray(nats, np.float64)[0, : len(music) // self.config.slot * self.config.voices]
 
     def likeliest(self, music: Tokens) -> Tokens:
         """The likeliest target token at each place given the true ones before it, int32 [L]."""
