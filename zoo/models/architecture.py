@@ -61,11 +61,12 @@ class Architecture:
       evaluate: (model, batch, key) → metrics of one batch, whatever a training curve and a card should say. A scalar is
         the mean over the batch's examples; what is a mean over some of them, or of other things, is (sum, count), [2].
       monitor: the metric of `evaluate` that picks the best weights, and "min" or "max".
-      settle: puts the model where its schedules end, for fine-tuning: warm-ups are for random weights.
       example: (config, batch size, generator) → a random batch, for tests and benchmarks.
       kernels: inference by name: (model, inputs, key) → arrays, to be jitted; `inputs` are those of `example`.
       task: the file of `zoo.tasks` that binds the kernels to music.
       tiny: small configurations by name, one for each kind of the model, for the conformance tests.
+      settle: puts the model where its schedules end, for fine-tuning: warm-ups are for random weights. Most models have
+        none and stay as they are.
       prepare: model → what its kernels work out from the parameters alone, such as spectra of convolution kernels; they
         find it among their inputs as "prepared", or work it out again. None where there is no such thing.
       stepping: of a model that writes token by token, None for others. Its kernel "forward" gives logits [B, T, V] of
@@ -83,11 +84,11 @@ class Architecture:
     loss: Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Metrics]]
     evaluate: Callable[[Any, Any, jax.Array], Metrics]
     monitor: tuple[str, str]
-    settle: Callable[[Any], Any]
     example: Callable[[Any, int, np.random.Generator], dict[str, Any]]
     kernels: Mapping[str, Callable[[Any, Any, jax.Array], Any]]
     task: str
     tiny: Mapping[str, Any]
+    settle: Callable[[Any], Any] = lambda model: model
     prepare: Callable[[Any], Any] | None = None
     stepping: Stepping | None = None
     data: str = "notes"

@@ -252,7 +252,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("loss", "min"),
-    settle=lambda model: model,
     example=example,
     kernels={"posteriorgrams": lambda model, batch, key: posteriorgrams(model, batch["audio"], batch.get("prepared"))},
     prepare=lambda model: model.prepared(),

@@ -293,11 +293,6 @@ def example(config: Config, size: int, rng: np.random.Generator) -> dict[str, An
     }
 
 
-def settle(model: ChordCrema) -> ChordCrema:
-    """Nothing here follows a schedule."""
-    return model
-
-
 ARCHITECTURE = Architecture(
     name="chord-crema",
     config=Config,
@@ -305,7 +300,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("loss", "min"),
-    settle=settle,
     example=example,
     kernels={"recognise": recognise},
     task="chords",

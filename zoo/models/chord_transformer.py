@@ -290,7 +290,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("majmin", "max"),
-    settle=lambda model: model,
     example=example,
     kernels={"recognise": lambda model, inputs, key: model.recognise(inputs["x"])},
     task="chords",

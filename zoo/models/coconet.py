@@ -295,11 +295,6 @@ def frame_log_likelihood(
     return jnp.sum(jax.lax.scan(voice, (music, hidden), (order.T, keys))[1], axis=0)
 
 
-def settle(model: Coconet) -> Coconet:
-    """The same model: no schedule depends on the step."""
-    return model
-
-
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
     """A random batch: music, which rests for the most part, which of its notes are free, and a temperature."""
     shape = (batch, config.steps, config.voices)
@@ -318,7 +313,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("nll", "min"),
-    settle=settle,
     example=example,
     kernels={
         "logits": lambda model, batch, key: model.logits(batch["x"], batch["free"], key),

@@ -221,7 +221,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("loss", "min"),
-    settle=lambda model: model,
     example=example,
     kernels={"activations": lambda model, batch, key: model(batch["x"], batch.get("prepared"))},
     prepare=lambda model: model.prepared(),

@@ -207,11 +207,6 @@ def beam(model: Harmonizer, x: jax.Array, length: jax.Array, width: int) -> tupl
     return beam_search(model.step, state, nothing, counts, jnp.repeat(place, width, axis=0))
 
 
-def settle(model: Harmonizer) -> Harmonizer:
-    """The same model: no schedule depends on the step."""
-    return model
-
-
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
     """Random music, a quarter of whose pieces end early, and a temperature."""
     shape = (batch, config.steps)
@@ -239,7 +234,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("nll", "min"),
-    settle=settle,
     example=example,
     kernels={
         "logits": lambda model, batch, key: model.forward(batch["x"])[0],

@@ -158,7 +158,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("loss", "min"),
-    settle=lambda model: model,
     example=example,
     kernels={
         "probabilities": lambda model, batch, key: probabilities(model, batch["x"]),

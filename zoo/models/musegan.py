@@ -470,7 +470,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("distance", "min"),
-    settle=lambda model: model,
     example=example,
     kernels={
         "sample": lambda model, batch, key: sample(model, batch["z"].shape[0], key),

@@ -249,7 +249,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("loss", "min"),
-    settle=lambda model: model,
     example=example,
     kernels={
         "forward": lambda model, batch, key: model.logits(batch["x"]),

@@ -316,7 +316,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("loss", "min"),
-    settle=lambda model: model,
     example=example,
     kernels={
         "tags": lambda model, batch, key: probabilities(model.config, logits(model, batch)),

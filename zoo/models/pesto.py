@@ -277,7 +277,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("loss", "min"),
-    settle=lambda model: model,
     example=example,
     kernels={"activations": lambda model, batch, key: activations(model, batch["x"])},
     task="pitch",

@@ -188,11 +188,6 @@ def press(
     return jax.lax.scan(step, start, (given, keys))[1].T
 
 
-def settle(model: PianoGenie) -> PianoGenie:
-    """The same model: no schedule depends on the step."""
-    return model
-
-
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
     """A random batch: a walk on the keys, times, and presses."""
     shape = (batch, config.steps)
@@ -212,7 +207,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("nll", "min"),
-    settle=settle,
     example=example,
     kernels={
         "encode": lambda model, batch, key: model.encode(batch["x"]),

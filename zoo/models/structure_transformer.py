@@ -277,11 +277,6 @@ def example(config: Config, size: int, rng: np.random.Generator) -> dict[str, An
     }
 
 
-def settle(model: StructureTransformer) -> StructureTransformer:
-    """Nothing here follows a schedule."""
-    return model
-
-
 ARCHITECTURE = Architecture(
     name="structure-transformer",
     config=Config,
@@ -289,7 +284,6 @@ ARCHITECTURE = Architecture(
     loss=loss,
     evaluate=evaluate,
     monitor=("loss", "min"),
-    settle=settle,
     example=example,
     kernels={"listen": listen},
     task="structure",
