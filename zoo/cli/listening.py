@@ -134,37 +134,28 @@ def transcribe(args: argparse.Namespace) -> None:
 def chords(args: argparse.Namespace) -> None:
     """`zoo chords`."""
     model = load(args.model, "chords")
-
-    def tell(path: Path, stem: str) -> Any:
-        found = model.chords(path)
-        if args.out:
-            base = Path(args.out) / stem
-            found.to_lab(f"{base}.lab")
-            found.to_json(f"{base}.json")
-            found.plot(f"{base}.png", path.name)
-            say(args, f"wrote {base}.lab, .json and .png: {len(found)} chords")
-        elif not args.json:
-            heading = f"# {path}\n" if args.files != [str(path)] else ""
-            print(heading + found.to_lab(), end="")
-        if drawn := draw_attention(args, model, path, stem):
-            say(args, f"wrote {drawn}")
-        return found.table()
-
-    listen(args, tell, ("notes",) if model.codec.kind == "notes" else ("sound",))
+    tell_spans(args, model, model.chords, ".lab", ("notes",) if model.codec.kind == "notes" else ("sound",))
 
 
 def structure(args: argparse.Namespace) -> None:
     """`zoo structure`."""
     model = load(args.model, "structure")
+    tell_spans(args, model, model.sections, ".sections.lab", ("sound", "notes"))
+
+
+def tell_spans(
+    args: argparse.Namespace, model: Any, find: Callable[[Path], Any], suffix: str, kinds: tuple[str, ...]
+) -> None:
+    """What `find` says of each file: printed, or written as `suffix`, JSON and a picture, with attention if asked."""
 
     def tell(path: Path, stem: str) -> Any:
-        found = model.sections(path)
+        found = find(path)
         if args.out:
             base = Path(args.out) / stem
-            found.to_lab(f"{base}.sections.lab")
+            found.to_lab(f"{base}{suffix}")
             found.to_json(f"{base}.json")
             found.plot(f"{base}.png", path.name)
-            say(args, f"wrote {base}.sections.lab, .json and .png: {len(found)} sections")
+            say(args, f"wrote {base}{suffix}, .json and .png: {len(found)} {found.of}")
         elif not args.json:
             heading = f"# {path}\n" if args.files != [str(path)] else ""
             print(heading + found.to_lab(), end="")
@@ -172,12 +163,13 @@ def structure(args: argparse.Namespace) -> None:
             say(args, f"wrote {drawn}")
         return found.table()
 
-    listen(args, tell, ("sound", "notes"))
+    listen(args, tell, kinds)
 
 
 def analyze(args: argparse.Namespace) -> None:
     """`zoo analyze`."""
-    from zoo.tasks.analyze import is_notes, load_models, usual
+    from zoo.music.io import is_notes
+    from zoo.tasks.analyze import load_models, usual
 
     ready: dict[str, list[Any]] = {}
 

@@ -14,13 +14,12 @@ To learn from songs it also needs `config.features_of(codec's frames)` and `conf
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +28,8 @@ from zoo.data import Song, read_songs
 from zoo.errors import InputError
 from zoo.music import chord_metrics
 from zoo.music.harte import NAMES, NO_CHORD, OTHER, ChordSpan, root, simplified, to_lab, with_bass
-from zoo.show.files import write
 from zoo.tasks.model import Description, Found, Model
+from zoo.tasks.spans import Spans
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -46,7 +45,7 @@ _TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
-class Progression:
+class Progression(Spans):
     """The chords of a recording.
 
     Attributes:
@@ -57,6 +56,7 @@ class Progression:
       frames: the network's outputs by name, float32 [T, …]: `chord` [T, K], and what else it says.
     """
 
+    of: ClassVar[str] = "chords"
     chords: tuple[ChordSpan, ...]
     seconds: float
     labels: tuple[str, ...]
@@ -69,39 +69,23 @@ class Progression:
     def __len__(self) -> int:
         return len(self.chords)
 
-    def to_lab(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Lines of start, end and label, also written to `path`."""
-        text = to_lab(self.chords)
-        if path is not None:
-            write(path, text.encode())
-        return text
+    def lab(self) -> str:
+        """Lines of start, end and label."""
+        return to_lab(self.chords)
 
     def table(self) -> dict[str, Any]:
         """The length and the chords as plain lists."""
         return {"seconds": self.seconds, "chords": [asdict(chord) for chord in self.chords]}
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """`table` as JSON, also written to `path`."""
-        text = json.dumps(self.table(), indent=1)
-        if path is not None:
-            write(path, text.encode())
-        return text
-
     def lanes(self) -> list[Lane]:
         """What a timeline shows: the chords, and how strongly each pitch class sounds where the network says so."""
-        from zoo.show.timeline import Heat, Spans
+        from zoo.show import timeline
 
         spans = [(chord.start, chord.end, chord.label, root(chord.label)) for chord in self.chords]
-        lanes: list[Lane] = [Spans("chords", spans)]
+        lanes: list[Lane] = [timeline.Spans("chords", spans)]
         if "pitch" in self.frames:
-            lanes.append(Heat("pitch classes", self.frames["pitch"], self.frame_seconds, NAMES))
+            lanes.append(timeline.Heat("pitch classes", self.frames["pitch"], self.frame_seconds, NAMES))
         return lanes
-
-    def plot(self, path: str | os.PathLike[str], title: str = "") -> Path:
-        """A PNG of the chords above the pitch classes. Raises InputError if `path` can't be written."""
-        from zoo.show.timeline import draw
-
-        return draw(self.lanes(), self.seconds, path, title)
 
 
 class Chords(Model):

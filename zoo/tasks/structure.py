@@ -12,14 +12,13 @@ Notes work too: their chroma are made by the codec "note-chroma". The network of
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
@@ -32,8 +31,8 @@ from zoo.music.chroma import NoteChromaCodec
 from zoo.music.score import Score
 from zoo.music.sections import Section, likeness, tidy, to_lab
 from zoo.music.self_similarity import novelty, repetition_novelty, similarity
-from zoo.show.files import write
 from zoo.tasks.model import Description, Found, Model
+from zoo.tasks.spans import Spans
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -54,7 +53,7 @@ ROOM = 64  # tokens: a song is padded to a multiple of these, so that few progra
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(Spans):
     """The sections of a song.
 
     Attributes:
@@ -67,6 +66,7 @@ class Structure:
       function: float32 [L, C], of each token, sums to 1.
     """
 
+    of: ClassVar[str] = "sections"
     sections: tuple[Section, ...]
     seconds: float
     functions: tuple[str, ...]
@@ -85,12 +85,9 @@ class Structure:
         """When sections begin, in seconds, and how sure that is; without the song's own beginning."""
         return [(section.start, section.confidence) for section in self.sections[1:]]
 
-    def to_lab(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Lines of start, end and "letter, function", also written to `path`."""
-        text = to_lab(self.sections)
-        if path is not None:
-            write(path, text.encode())
-        return text
+    def lab(self) -> str:
+        """Lines of start, end and "letter, function"."""
+        return to_lab(self.sections)
 
     def table(self) -> dict[str, Any]:
         """The length and the sections as plain lists."""
@@ -100,16 +97,9 @@ class Structure:
         ]
         return {"seconds": round(self.seconds, 4), "sections": rows}
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """`table` as JSON, also written to `path`."""
-        text = json.dumps(self.table(), indent=1)
-        if path is not None:
-            write(path, text.encode())
-        return text
-
     def lanes(self) -> list[Lane]:
         """What a timeline shows: sections in a colour a letter, how likely each function is, and boundaries."""
-        from zoo.show.timeline import Heat, Spans
+        from zoo.show import timeline
 
         keys = {
             letter: 7 * i % 12 for i, letter in enumerate(dict.fromkeys(part.letter for part in self if part.letter))
@@ -120,16 +110,10 @@ class Structure:
         ]
         token = self.frame_seconds * len(self.boundary) / max(1, len(self.function))
         return [
-            Spans("sections", spans),
-            Heat("functions", self.function, token, self.functions),
-            Heat("boundaries", self.boundary[:, None], self.frame_seconds, ("",)),
+            timeline.Spans("sections", spans),
+            timeline.Heat("functions", self.function, token, self.functions),
+            timeline.Heat("boundaries", self.boundary[:, None], self.frame_seconds, ("",)),
         ]
-
-    def plot(self, path: str | os.PathLike[str], title: str = "") -> Path:
-        """A PNG of the sections above what they were read from. Raises InputError if `path` can't be written."""
-        from zoo.show.timeline import draw
-
-        return draw(self.lanes(), self.seconds, path, title)
 
 
 class StructureModel(Model):
@@ -177,8 +161,7 @@ class StructureModel(Model):
         return Attention(weights, at, at, asks="from", asked="to")
 
     def _features(self, source: AudioSource | Score) -> tuple[Floats, float]:
-        named = isinstance(source, str | os.PathLike) and Path(source).suffix.lower() in io.SUFFIXES
-        if named or isinstance(source, Score):
+        if io.is_notes(source):
             notes: Any = source
             return NoteChromaCodec(self.codec.sample_rate, self.codec.hop).features(notes)
         sound: Any = self.codec.features(source)
