@@ -182,7 +182,7 @@ def genie(args: argparse.Namespace) -> None:
 
     model = load(args.model, "genie")
     options = {"key": args.seed, "temperature": args.temperature, "qpm": args.qpm}
-    if Path(args.presses).suffix.lower() in io.SUFFIXES:
+    if io.is_notes(args.presses):
         args.files = [args.presses]
         score = io.read(args.presses)
         buttons, onset = model.buttons(score)

@@ -61,6 +61,13 @@ _FOREIGN = {  # how files that hold no notes begin
 }
 
 
+def is_notes(source: Any) -> bool:
+    """Whether a source is notes and not sound: of a file its name's ending decides; samples come with their rate."""
+    if isinstance(source, str | os.PathLike):
+        return Path(source).suffix.lower() in SUFFIXES
+    return not isinstance(source, tuple)
+
+
 def read(source: str | os.PathLike[str] | NoteSequence) -> Score:
     """One piece from a file or a NoteSequence.
 

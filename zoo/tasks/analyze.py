@@ -112,7 +112,7 @@ def analyze(source: Source, models: Iterable[str | os.PathLike[str] | Model] | N
     Raises:
       InputError: neither sound nor notes, no such model, or one that analyses nothing.
     """
-    return of_notes(source, models) if is_notes(source) else of_sound(source, models)  # type: ignore[arg-type]
+    return of_notes(source, models) if io.is_notes(source) else of_sound(source, models)  # type: ignore[arg-type]
 
 
 def of_sound(source: AudioSource, models: Iterable[str | os.PathLike[str] | Model] | None = None) -> Analysis:
@@ -145,13 +145,6 @@ def of_notes(source: Any, models: Iterable[str | os.PathLike[str] | Model] | Non
         own["notes"] = Description({}, [Notes("notes", score)])
     title = Path(score.source).name if score.source else "piece"
     return Analysis(title, seconds, parts, left_out, sound, own)
-
-
-def is_notes(source: Source) -> bool:
-    """Whether a source is notes and not sound: of a file its name's ending decides."""
-    if isinstance(source, str | os.PathLike):
-        return Path(source).suffix.lower() in io.SUFFIXES
-    return not isinstance(source, tuple)
 
 
 def usual(kind: str) -> list[str]:
