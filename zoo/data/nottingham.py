@@ -11,18 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from zoo.music.harmony import QUALITIES
 from zoo.music.harte import NAMES
 from zoo.music.io import read
 from zoo.music.score import Score
 
-_KINDS = {
-    (0, 4, 7): "",
-    (0, 3, 7): "m",
-    (0, 4, 7, 10): "7",
-    (0, 3, 6): "dim",
-    (0, 3, 7, 10): "m7",
-    (0, 4, 8): "+",
-}
 _REST = 0.5  # quarters without a chord before the next that count as no chord
 
 
@@ -39,6 +32,7 @@ def read_song(path: Path) -> Score:
 
 def symbols(blocks: Score) -> tuple[tuple[float, str], ...]:
     """Chord symbols of notes that begin in blocks; blocks of other kinds are "N.C."."""
+    kinds = {semitones: suffix for suffix, semitones in QUALITIES.items()}
     found: list[tuple[float, str]] = []
     until = np.inf
     for at, group in groupby(range(len(blocks)), key=lambda i: round(float(blocks.start[i]), 3)):
@@ -46,7 +40,7 @@ def symbols(blocks: Score) -> tuple[tuple[float, str], ...]:
         if at - until >= _REST:
             found.append((until, "N.C."))
         lowest = int(blocks.pitch[rows].min())
-        kind = _KINDS.get(tuple(sorted({int(pitch) - lowest for pitch in blocks.pitch[rows]})))
+        kind = kinds.get(tuple(sorted({int(pitch) - lowest for pitch in blocks.pitch[rows]})))
         symbol = "N.C." if kind is None else NAMES[lowest % 12] + kind
         if not found or found[-1][1] != symbol:
             found.append((at, symbol))
