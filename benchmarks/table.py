@@ -75,10 +75,11 @@ def _listening(rows: Sequence[Row]) -> str:
             shares = [each["share_of_matmul"] for each in here if _is_network(each, row)]
             cells.append(f"{max(map(float, shares)):.2f}" if shares else "")
             lines.append([row["device"], f"{row['model']}: {row['operation']}", _name(row["system"], [row]), *cells])
-    notes = (
-        "Models that listen, from a decoded waveform to what a user gets, in processor time. The first call loads and "
+    notes = "Models that listen, from a decoded waveform to what a user gets, in processor time. The first call loads "
+    notes += (
+        "and compiles, the zoo's from a warm compilation cache. The network's share of peak: its operations as they "
     )
-    notes += "compiles, the zoo's from a warm compilation cache."
+    notes += "are written, beside the core's best matrix product."
     return f"{notes}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
