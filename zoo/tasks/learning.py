@@ -165,13 +165,18 @@ def evaluate(
 def measure(
     compiled: Callable[..., Any], params: Any, windows: np.ndarray | corpora.Examples, seed: int = 0
 ) -> dict[str, float]:
-    """Means over all `windows` of the metrics that `compiled(params, batch, key)` gives."""
+    """Means over all `windows` of the metrics that `compiled(params, batch, key)` gives.
+
+    They are taken in random order: what compares a batch as a whole, such as the distance of what is drawn from it, is
+    then about all of them and not about the piece or two that lie side by side.
+    """
     examples = corpora.named(windows)
+    order = np.random.default_rng(seed).permutation(corpora.count_of(examples))
     sums: dict[str, np.ndarray] = {}  # of each metric: its sum, and of how many
     numbers = sum(rows.size for rows in corpora.take(examples, slice(1)).values())
     at_once = min(EVALUATION_BATCH, max(1, EVALUATION_NUMBERS // max(1, numbers)))
     for at in range(0, corpora.count_of(examples), at_once):
-        part = corpora.take(examples, slice(at, at + at_once))
+        part = corpora.take(examples, order[at : at + at_once])
         batch, size = {name: jnp.asarray(rows) for name, rows in part.items()}, corpora.count_of(part)
         key = jax.random.fold_in(jax.random.key(seed), at)
         for name, value in compiled(params, batch, key).items():
