@@ -187,6 +187,26 @@ def test_weight_decay_spares_biases():
     np.testing.assert_allclose(updates["bias"], 0)
 
 
+def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adamw():
+    tx = make_optimizer({"name": "muon", "learning_rate": 0.1})
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (6, 4), "bias": (4,), "table": (5, 4)}
+    params = {
+        "layer": {name: jnp.zeros(shape) for name, shape in shapes.items()},
+        "conv": {"kernel": jnp.zeros((3, 2, 4))},
+    }
+    grads = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 1e-3, jnp.float32), params)
+    updates = jax.tree.map(np.asarray, tx.update(grads, tx.init(params), params)[0])
+    for kernel in (updates["layer"]["kernel"], updates["conv"]["kernel"].reshape(6, 4)):
+        # 0.2 √6 · learning rate on every singular value, but for what five Newton-Schulz steps leave (0.7 to 1.2)
+        values = np.linalg.svd(kernel, compute_uv=False) / (0.1 * 0.2 * 6**0.5)
+        assert 0.6 < values.min() <= values.max() < 1.3, values
+    for name in ("bias", "table"):  # the first step of Adam (Nesterov's) is a multiple of the gradient's sign
+        step = -updates["layer"][name] * np.sign(grads["layer"][name])
+        np.testing.assert_allclose(step, step.flat[0], rtol=1e-3)
+        assert step.flat[0] > 0.05
+
+
 def test_clipping():
     grads = {"a": jnp.array([30.0, -40.0])}
     for table, expected in (({"clip_norm": 1.0}, [0.6, -0.8]), ({"clip_value": 2.0}, [2.0, -2.0])):
@@ -199,7 +219,7 @@ def test_clipping():
     ("table", "message"),
     [
         ({"learning_rat": 1}, "no key learning_rat"),
-        ({"name": "sgdd"}, "'sgdd' is not one of adam, adamw"),
+        ({"name": "sgdd"}, "'sgdd' is not one of adam, adamw, muon"),
         ({"schedule": "linear"}, "not one of constant, cosine, exponential"),
         ({"schedule": "cosine"}, "needs steps"),
         ({"learning_rate": 0.0}, "above zero"),

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from zoo.errors import TrainingError
 from zoo.training.lora import label
@@ -26,7 +27,7 @@ from zoo.training.lora import label
 class OptimizerRecipe:
     """The keys of `[optimizer]` and what they are where the table leaves them out."""
 
-    name: str = "adam"  # "adam" | "adamw"
+    name: str = "adam"  # "adam" | "adamw" | "muon"
     learning_rate: float = 1e-3  # the highest
     schedule: str = "constant"  # "constant" | "cosine" | "exponential", each after the warm-up
     end_learning_rate: float = 0.0  # cosine ends there; exponential tends to it
@@ -36,7 +37,7 @@ class OptimizerRecipe:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
-    weight_decay: float = 0.0  # adamw, on what has two dimensions or more
+    weight_decay: float = 0.0  # adamw, muon; on what has two dimensions or more
     clip_norm: float | None = None  # of the gradient's global norm
     clip_value: float | None = None  # of each entry of the gradient
     accumulate: int = 1  # batches whose gradients are averaged for one update; schedules count updates
@@ -56,6 +57,8 @@ def make_optimizer(table: Mapping[str, Any]) -> optax.GradientTransformation:
         parts.append(optax.clip_by_global_norm(recipe.clip_norm))
     if recipe.name == "adam":
         parts.append(optax.adam(schedule, **moments))
+    elif recipe.name == "muon":
+        parts.append(_muon(schedule, recipe))
     else:
         parts.append(optax.adamw(schedule, **moments, weight_decay=recipe.weight_decay, mask=_matrices))
     tx = optax.chain(*parts)
@@ -101,7 +104,7 @@ def _parse(table: Mapping[str, Any]) -> OptimizerRecipe:
         raise TrainingError(f"[optimizer] has no key {', '.join(unknown)}; its keys are {', '.join(known)}")
     recipe = OptimizerRecipe(**table)
     for key, value, choices in (
-        ("name", recipe.name, ("adam", "adamw")),
+        ("name", recipe.name, ("adam", "adamw", "muon")),
         ("schedule", recipe.schedule, ("constant", "cosine", "exponential")),
     ):
         if value not in choices:
@@ -113,6 +116,34 @@ def _parse(table: Mapping[str, Any]) -> OptimizerRecipe:
     if recipe.schedule == "cosine" and (recipe.steps is None or recipe.steps <= recipe.warmup_steps):
         raise TrainingError("[optimizer] schedule = 'cosine' needs steps, and more of them than warmup_steps")
     return recipe
+
+
+def _muon(schedule: optax.Schedule, recipe: OptimizerRecipe) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) for kernels, whose update is the orthogonal matrix nearest to their momentum.
+
+    The rest (embeddings, tables, biases, scales, adapters) goes by AdamW at the same rate: an update is as large as
+    AdamW's, 0.2 a number (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+    """
+    return optax.contrib.muon(
+        schedule,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=_kernels,
+        weight_decay=recipe.weight_decay,
+        adam_b1=recipe.b1,
+        adam_b2=recipe.b2,
+        eps=recipe.eps,
+    )
+
+
+def _kernels(params: Any) -> Any:
+    """For Muon: a kernel's last axis is its output, all before it (taps of a convolution too) its input."""
+
+    def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        if getattr(path[-1], "key", None) != "kernel" or leaf.ndim < 2:
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def _matrices(params: Any) -> Any:
