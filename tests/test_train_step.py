@@ -195,7 +195,7 @@ def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adamw():
         "layer": {name: jnp.zeros(shape) for name, shape in shapes.items()},
         "conv": {"kernel": jnp.zeros((3, 2, 4))},
     }
-    grads = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 1e-3, jnp.float32), params)
+    grads = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params)
     updates = jax.tree.map(np.asarray, tx.update(grads, tx.init(params), params)[0])
     for kernel in (updates["layer"]["kernel"], updates["conv"]["kernel"].reshape(6, 4)):
         # 0.2 √6 · learning rate on every singular value, but for what five Newton-Schulz steps leave (0.7 to 1.2)
