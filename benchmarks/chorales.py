@@ -5,9 +5,12 @@
 DIR holds `Jsb16thSeparated.json`. The likelihood is the Coconet paper's (section 5.1): frames in random and in
 chronological order, each predicted voice by voice, averaged over orders. `--own` feeds the model its own likeliest
 notes within a frame, as the authors' code does; without it the number is a likelihood. Only some frames of each piece
-are asked for, drawn at random, which estimates the mean of all. Then each test soprano is harmonised, and what comes
-is judged beside what Bach wrote for the same sopranos; see `zoo.music.counterpoint`. A harmonizer has one order, so its
-likelihood is exact: alto, tenor and bass of each sixteenth from the soprano and the voices before, all frames.
+are asked for, drawn at random, which estimates the mean of all; the pieces are whole. A harmonizer has one order, so
+its likelihood is exact: alto, tenor and bass of each sixteenth from the soprano and the voices before, all frames.
+
+Then a hundred test sopranos are harmonised, and what comes is judged beside what Bach wrote for the same sopranos; see
+`zoo.music.counterpoint`. The split has 77 pieces: the hundred are the first four bars (64 sixteenths) of each, then the
+second four of the first 23.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import zoo
 from zoo.data import jsb
 from zoo.music.chorale import FIRST_PITCH, MIN_PITCH, REST
 from zoo.music.counterpoint import copied_bars, faults
+from zoo.tasks.infill import ROWS
 
 
 def main() -> None:
@@ -30,42 +34,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--pieces", type=int, default=77, help="of the test split, the first so many")
-    parser.add_argument("--length", type=int, default=None, help="sixteenths of each piece, from its beginning")
-    parser.add_argument("--frames", type=int, default=2, help="a piece, drawn at random")
-    parser.add_argument("--orders", type=int, default=5)
+    parser.add_argument("--windows", type=int, default=100, help="sopranos to harmonise, 0 for none")
+    parser.add_argument("--length", type=int, default=64, help="sixteenths of each")
     parser.add_argument("--steps", type=int, default=None, help="of the Gibbs chain")
     parser.add_argument("--temperature", type=float, default=0.9)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pieces", type=int, default=77, help="to predict frames of, the first so many, 0 for none")
+    parser.add_argument("--frames", type=int, default=1, help="a piece, drawn at random")
+    parser.add_argument("--orders", type=int, default=5)
     parser.add_argument("--own", action="store_true", help="within a frame the model sees its own notes")
-    parser.add_argument("--skip-likelihood", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     model, pieces = zoo.load(args.model), jsb.read(next(args.data.rglob(jsb.NAME)))
-    test = [piece[: args.length] for piece in pieces["test"][: args.pieces]]
-    told: dict[str, object] = {"model": args.model, "pieces": len(test), **vars(args)}
+    told: dict[str, object] = dict(vars(args))
     harmoniser = model.architecture.task == "harmonization"
-    if not args.skip_likelihood and harmoniser:
-        told |= teacher_forced(model, [tokens(piece) for piece in test])
-    elif not args.skip_likelihood:
+    test = [tokens(piece) for piece in pieces["test"][: args.pieces]]
+    if test and harmoniser:
+        told |= teacher_forced(model, test)
+    elif test:
         options = {"orders": args.orders, "frames": args.frames, "own": args.own, "key": args.seed}
         for name in ("random", "chronological"):
-            options["chronological"] = name == "chronological"
-            nats = np.concatenate([model.nats(tokens(piece), **options) for piece in test])
+            nats = np.concatenate(model.nats_of(test, chronological=name == "chronological", **options))
             nats = nats[np.isfinite(nats)]
             told[name] = {"nats": nats.mean(), "standard_error": nats.std() / len(nats) ** 0.5, "frames": len(nats)}
-    harmonised = []
-    for i, piece in enumerate(test):
-        music = tokens(piece)
-        if harmoniser:
-            written = model.write(music, key=args.seed + i, temperature=args.temperature)[0]
-            harmonised.append(pitches(model.filled(music, written)))
-            continue
-        free = np.tile(np.arange(4) > 0, (len(music), 1))
-        chain = {"key": args.seed + i, "temperature": args.temperature, "steps": args.steps}
-        harmonised.append(pitches(model.fill(music, free, **chain)[0]))
-    for name, music in {"bach": test, "harmonised": harmonised}.items():
-        told[name] = faults(music) | {"copied_bars": copied_bars(music, pieces["train"])}
+    if args.windows:
+        bach = windows(pieces["test"], args.length, args.windows)
+        harmonise = by_voices if harmoniser else by_gibbs
+        for name, music in {"bach": bach, "harmonised": harmonise(model, bach, args)}.items():
+            told[name] = faults(music) | {"copied_bars": copied_bars(music, pieces["train"])}
     print(json.dumps(told, indent=2, default=str))
+
+
+def windows(pieces: list[np.ndarray], length: int, count: int) -> list[np.ndarray]:
+    """`count` stretches of `length` sixteenths: the first of every piece, then the second of those that have one, …"""
+    starts = range(0, max(map(len, pieces)), length)
+    return [piece[at : at + length] for at in starts for piece in pieces if at + length <= len(piece)][:count]
+
+
+def by_gibbs(model: Any, bach: list[np.ndarray], args: argparse.Namespace) -> list[np.ndarray]:
+    """The sopranos with three voices filled in, ROWS pieces at a time."""
+    found: list[np.ndarray] = []
+    for at in range(0, len(bach), ROWS):
+        music = np.stack([tokens(window) for window in bach[at : at + ROWS]])
+        free = np.broadcast_to(np.arange(4) > 0, music.shape)
+        chain = {"key": args.seed + at, "temperature": args.temperature, "steps": args.steps}
+        found += map(pitches, model.fill(music, free, len(music), **chain))
+    return found
+
+
+def by_voices(model: Any, bach: list[np.ndarray], args: argparse.Namespace) -> list[np.ndarray]:
+    """The sopranos with three voices written from left to right."""
+    found = []
+    for i, window in enumerate(bach):
+        music = tokens(window)
+        written = model.write(music, key=args.seed + i, temperature=args.temperature)[0]
+        found.append(pitches(model.filled(music, written)))
+    return found
 
 
 def teacher_forced(model: Any, test: list[np.ndarray]) -> dict[str, float]:

@@ -242,6 +242,20 @@ def test_the_score_of_a_piece(tiny):
     assert np.abs(before[20:] - after[20:]).max() > 1e-2
 
 
+def test_a_long_piece_is_scored_by_what_a_frame_sees_of_it(tiny, monkeypatch):
+    """Cut to the network's reach a frame gets the same likelihood as in the whole piece, short pieces beside long."""
+    long, short = tiny.sample_windows(2, key=5)
+    pieces = [np.tile(long, (3, 1)), short[:7], short]
+    assert 2 * tiny.config.reach + 1 < 32
+    cut = tiny.nats_of(pieces, orders=2, frames=6)
+    monkeypatch.setattr(Config, "reach", 1000)
+    whole = tiny.nats_of(pieces, orders=2, frames=6)
+    for one, other in zip(cut, whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    monkeypatch.setattr(Config, "reach", 2)
+    assert np.nanmax(np.abs(tiny.nats_of(pieces, orders=2, frames=6)[0] - whole[0])) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [

@@ -68,6 +68,11 @@ class Config:
         """A model of a few thousand parameters, for tests."""
         return cls(steps=8, pitches=4, filters=8, dilations=(1, 2, 1), gibbs=3)
 
+    @property
+    def reach(self) -> int:
+        """How many steps before and after a note have a say in its logits, at most."""
+        return 1 + sum(self.dilations) + 2
+
 
 class Convolution(nnx.Module):
     """A convolution over (time, pitch), then a scale and a shift for each filter: a batch norm whose statistics stand.

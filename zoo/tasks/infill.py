@@ -139,51 +139,67 @@ class Infill(Model):
             music = self._gibbs(music, free, *where, valid)
         return np.asarray(music)[:n, :length]
 
-    def nats(
+    def nats(self, music: Tokens, **options: Any) -> npt.NDArray[np.float64]:
+        """−log p of frames of one piece, float64 [T]; see `nats_of`."""
+        return self.nats_of([music], **options)[0]
+
+    def nats_of(
         self,
-        music: Tokens,
+        pieces: Sequence[Tokens],
         *,
         orders: int = 5,
         chronological: bool = False,
         own: bool = False,
         frames: int | None = None,
         key: Key = 0,
-    ) -> npt.NDArray[np.float64]:
-        """−log p of frames of a piece [T, 4], float64 [T]: the paper's framewise likelihood (section 5.1).
+    ) -> list[npt.NDArray[np.float64]]:
+        """−log p of frames of each piece [T, 4], float64 [T] each: the paper's framewise likelihood (section 5.1).
 
         A frame is predicted from those before it in an order of all frames, its voices one after another, and
-        its likelihood is averaged over several orders.
+        its likelihood is averaged over several orders. Of a long piece the network is shown only what it can see from
+        that frame, which changes nothing.
 
         Args:
           orders: how many.
           chronological: frames in order of time, and only the voices in random order; else both are random.
           own: within a frame the model is told its own likeliest notes, as in the authors' code, not the true ones.
             The true ones make it a likelihood.
-          frames: only so many frames, drawn at random; the others are NaN. Each is given what it would be given
-            among all, so that their mean estimates the mean of all.
+          frames: only so many frames of each piece, drawn at random; the others are NaN. Each is given what it would
+            be given among all, so that their mean estimates the mean of all.
         """
         rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))))
-        length, voices = music.shape
-        chosen = np.sort(rng.permutation(length)[:frames])
-        frame = np.repeat(chosen, orders)
-        known = np.arange(length) < frame[:, None]
-        if not chronological:  # what comes before a frame in a random order is a set of random size
-            rank = rng.permuted(np.tile(np.arange(length), (len(frame), 1)), axis=1)
-            known = rank < rank[np.arange(len(frame)), frame][:, None]
-        order = rng.permuted(np.tile(np.arange(voices), (len(frame), 1)), axis=1)
-        size = min(ROWS, 1 << (len(frame) - 1).bit_length())
-        padded = _padded(np.broadcast_to(music, (size, *music.shape)))
-        valid = _padded(np.ones((size, length), np.bool_))
+        reach = self.config.reach
+        size = min(2 * reach + 1, -(-max(map(len, pieces)) // BUCKET) * BUCKET)
+        chosen = [np.sort(rng.permutation(len(piece))[:frames]) for piece in pieces]
+        frames_of = zip(pieces, chosen, strict=True)
+        asked = [(piece, frame) for piece, some in frames_of for frame in np.repeat(some, orders).tolist()]
+
+        def context(piece: Tokens, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+            known = np.arange(len(piece)) < frame
+            if not chronological:  # what comes before a frame in a random order is a set of random size
+                rank = rng.permutation(len(piece))
+                known = rank < rank[frame]
+            first = int(np.clip(frame - reach, 0, max(0, len(piece) - size)))
+            part, length = slice(first, first + size), min(size, len(piece))
+            valid = np.arange(size) < length
+            seen = np.pad(piece[part], ((0, size - length), (0, 0)))
+            return seen, np.array(frame - first, np.int32), np.pad(known[part], (0, size - length)), valid
+
+        rows = min(ROWS, 1 << (len(asked) - 1).bit_length())
         found = []
-        for at in _progress(range(0, len(frame), size), "scoring", size):
-            rows = np.minimum(np.arange(at, at + size), len(frame) - 1)
+        for at in _progress(range(0, len(asked), rows), "scoring", rows):
+            group = [context(*each) for each in asked[at : at + rows]]
+            group += group[-1:] * (rows - len(group))
+            music, frame, known, valid = (jnp.asarray(np.stack(each)) for each in zip(*group, strict=True))
+            voices = rng.permuted(np.tile(np.arange(self.config.voices, dtype=np.int32), (rows, 1)), axis=1)
             coins = jax.random.fold_in(as_key(key), at)
-            given = frame[rows], _padded(known[rows]), order[rows].astype(np.int32)
-            found.append(self._frame(padded, *map(jnp.asarray, given), coins, valid, jnp.bool_(own)))
-        log_p = np.concatenate(found)[: len(frame)].astype(np.float64).reshape(len(chosen), orders)
-        nats = np.full(length, np.nan)
-        nats[chosen] = math.log(orders) - np.logaddexp.reduce(log_p, axis=1)
-        return nats
+            found.append(self._frame(music, frame, known, voices, coins, valid, jnp.bool_(own)))
+        log_p = np.concatenate(found)[: len(asked)].astype(np.float64).reshape(-1, orders)
+        nats = iter(math.log(orders) - np.logaddexp.reduce(log_p, axis=1))
+        told = [np.full(len(piece), np.nan) for piece in pieces]
+        for piece, some in zip(told, chosen, strict=True):
+            piece[some] = [next(nats) for _ in some]
+        return told
 
     def scores(self, windows: Iterable[np.ndarray], qpm: float = 90.0) -> list[Score]:
         """Tokens → notes as Scores, which need no note_seq."""
