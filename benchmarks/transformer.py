@@ -60,8 +60,7 @@ def decoder(graph: Any, params: Any, size: int, tokens: int, precision: str) -> 
     def write(params: Any, state: Any, token: jax.Array, first: jax.Array) -> Any:
         with products(precision):
             model = nnx.merge(graph, params)
-            step = lambda state, token, _: model.step(state, token)  # noqa: E731
-            return rollout(step, state, token, jax.random.key(0), first, CHUNK, Sampling(jnp.float32(1.0)))
+            return rollout(model.stepper(), state, token, jax.random.key(0), first, CHUNK, Sampling(jnp.float32(1.0)))
 
     model = nnx.merge(graph, params)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))

@@ -13,6 +13,7 @@ Tokens are int32 [B, L] in 0 … V − 1; a token from V on is padding, and V it
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.models.architecture import Architecture, Stepping
-from zoo.nn.attention import RELATIONS, Attention, Cache
+from zoo.nn.attention import RELATIONS, Attention, Cache, Step
 from zoo.nn.dropout import Dropout
 from zoo.nn.likelihood import over_tokens
 from zoo.nn.recurrent import Dense
@@ -101,11 +102,16 @@ class Block(nnx.Module):
         x = x + drop(self.attention(self.before_attention(x), pitch))
         return x + drop(self.feed(x, drop))
 
-    def step(self, x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
-        """One token, `x` [B, U]; see `Attention.step`."""
-        attended, cache = self.attention.step(self.before_attention(x), cache, position, pitches)
-        x = x + attended
-        return x + self.feed(x, Dropout()), cache
+    def stepper(self) -> Step:
+        """One token, `x` [B, U]; see `Attention.stepper`."""
+        attend = self.attention.stepper()
+
+        def step(x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
+            attended, cache = attend(self.before_attention(x), cache, position, pitches)
+            x = x + attended
+            return x + self.feed(x, Dropout()), cache
+
+        return step
 
     def feed(self, x: jax.Array, drop: Dropout) -> jax.Array:
         """The feed-forward layer on what it normalises, [..., U] → [..., U]."""
@@ -163,15 +169,20 @@ class MusicTransformer(nnx.Module):
             h += self.place[...][position // config.voices % config.cycle]
         return h if config.relations else h + sinusoids(position, config.units) * config.units**-0.5
 
-    def step(self, state: State, token: jax.Array) -> tuple[jax.Array, State]:
-        """One token, `token` int32 [B] the one before: logits [B, V] of the next, and the new state."""
-        pitch = pitch_of(self.config, token)[:, None]
-        pitches = jax.lax.dynamic_update_slice_in_dim(state.pitches, pitch, state.position, axis=1)
-        h, caches = self.embed(token, state.position), []
-        for block, cache in zip(self.blocks, state.caches, strict=True):
-            h, cache = block.step(h, cache, state.position, pitches)
-            caches.append(cache)
-        return self.output(self.norm(h)), State(tuple(caches), pitches, state.position + 1)
+    def stepper(self) -> Callable[[State, jax.Array, Any], tuple[jax.Array, State]]:
+        """A function that goes one step: (state, the token before int32 [B], None) → (logits [B, V], new state)."""
+        steps = [block.stepper() for block in self.blocks]
+
+        def step(state: State, token: jax.Array, context: Any = None) -> tuple[jax.Array, State]:
+            pitch = pitch_of(self.config, token)[:, None]
+            pitches = jax.lax.dynamic_update_slice_in_dim(state.pitches, pitch, state.position, axis=1)
+            h, caches = self.embed(token, state.position), []
+            for go, cache in zip(steps, state.caches, strict=True):
+                h, cache = go(h, cache, state.position, pitches)
+                caches.append(cache)
+            return self.output(self.norm(h)), State(tuple(caches), pitches, state.position + 1)
+
+        return step
 
 
 def shift(config: Config, x: jax.Array) -> jax.Array:
@@ -217,7 +228,7 @@ def evaluate(model: MusicTransformer, batch: dict[str, jax.Array], key: jax.Arra
 def start(model: MusicTransformer, batch: int, capacity: int) -> State:
     """The state before the first token, with room for `capacity` tokens."""
     config = model.config
-    cache = partial(Cache.empty, batch, config.heads, capacity, config.units // config.heads)
+    cache = partial(Cache.empty, batch * config.heads, capacity, config.units // config.heads)
     pitches = jnp.full((batch, capacity), -1, jnp.int32)
     return State(tuple(cache() for _ in range(config.layers)), pitches, jnp.zeros((), jnp.int32))
 
@@ -232,9 +243,8 @@ def grow(state: State, capacity: int) -> State:
 def generate(model: MusicTransformer, batch: int, key: jax.Array, sampling: Sampling) -> jax.Array:
     """Windows drawn from the model, one compiled loop: tokens [B, L]."""
     config = model.config
-    step = lambda state, token, _: model.step(state, token)  # noqa: E731
     state, nothing = start(model, batch, config.steps), jnp.full(batch, config.classes, jnp.int32)
-    return rollout(step, state, nothing, key, 0, config.steps, sampling)[0]
+    return rollout(model.stepper(), state, nothing, key, 0, config.steps, sampling)[0]
 
 
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -254,7 +264,7 @@ ARCHITECTURE = Architecture(
         "forward": lambda model, batch, key: model.logits(batch["x"]),
         "generate": lambda model, batch, key: generate(model, len(batch["x"]), key, Sampling()),
     },
-    stepping=Stepping(start, lambda model: lambda state, token, context: model.step(state, token), grow),
+    stepping=Stepping(start, MusicTransformer.stepper, grow),
     task="continuation",
     tiny={
         "plain": replace(Config.tiny(), relations=()),

@@ -17,7 +17,7 @@ L · L · D numbers is ever made:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -32,20 +32,24 @@ RELATIONS = ("index", "time", "pitch")
 
 
 class Cache(NamedTuple):
-    """What one layer remembers: keys and values float32 [B, H, C, D] each."""
+    """What one layer remembers: keys and values float32 [..., C, D] each."""
 
     keys: jax.Array
     values: jax.Array
 
     @classmethod
-    def empty(cls, batch: int, heads: int, capacity: int, width: int) -> Cache:
-        """Room for `capacity` tokens."""
-        return cls(*(jnp.zeros((batch, heads, capacity, width)) for _ in "kv"))
+    def empty(cls, *shape: int) -> Cache:
+        """Zeros of a shape [..., C, D]: room for C tokens."""
+        return cls(*(jnp.zeros(shape) for _ in "kv"))
 
     def grown(self, capacity: int) -> Cache:
         """The same with room for `capacity` tokens."""
-        more = ((0, 0), (0, 0), (0, capacity - self.keys.shape[2]), (0, 0))
+        *lead, size, _ = self.keys.shape
+        more = [(0, 0)] * len(lead) + [(0, capacity - size), (0, 0)]
         return Cache(*(jnp.pad(x, more) for x in self))
+
+
+Step = Callable[[jax.Array, Cache, jax.Array, jax.Array], tuple[jax.Array, Cache]]
 
 
 class Attention(nnx.Module):
@@ -90,30 +94,41 @@ class Attention(nnx.Module):
         mixed = product("bhij,bhjd->bhid", weights, v)
         return self.out(jnp.moveaxis(mixed, 1, 2).reshape(batch, length, units))
 
-    def step(self, x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
-        """One token: `x` [B, H·D] at `position` []; `pitches` int32 [B, C], this token's among them.
+    def stepper(self) -> Step:
+        """A function that goes one step: (x, cache, position, pitches) → (attended, cache with this token in it).
 
-        Returns what `__call__` gives at this position, [B, H·D], and the cache with this token in it.
+        `x` [B, H·D] is the token at `position` [], `pitches` int32 [B, C] has its pitch among the others', and the
+        result [B, H·D] is what `__call__` gives there. The cache is [B·H, C, D], what the products take: of any other
+        shape XLA's CPU backend updates one copy for the product and one for the next step, all of it at every token.
+        The tables are turned here, outside the loop that steps, where the loop would do it at every token too.
         """
-        capacity = cache.keys.shape[2]
-        q, k, v = (self.split_heads(part[:, None]) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [B, H, 1, D]
-        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=2)
-        cache = Cache(put(cache.keys, k), put(cache.values, v))
-        q = q[:, :, 0] / math.sqrt(self.width)
-        scores = product("bhd,bhcd->bhc", q, cache.keys)
-        if "index" in self.relations:
-            scores += self.backwards(q, "index", position, capacity)
-        if "time" in self.relations:
-            steps = self.backwards(q, "time", position // self.voices, -(-capacity // self.voices))
-            scores += jnp.repeat(steps, self.voices, axis=-1)[..., :capacity]
-        if "pitch" in self.relations:
-            here = jax.lax.dynamic_slice_in_dim(pitches, position, 1, axis=1)  # [B, 1]
-            by_pitch = self.by_pitch(q[:, :, None], here)[:, :, 0]  # [B, H, P]
-            found = jnp.take_along_axis(by_pitch, jnp.maximum(pitches, 0)[:, None], axis=-1)
-            scores += jnp.where(pitches[:, None] >= 0, found, 0.0)
-        weights = jax.nn.softmax(jnp.where(jnp.arange(capacity) <= position, scores, -1e9), axis=-1)
-        mixed = product("bhc,bhcd->bhd", weights, cache.values)
-        return self.out(mixed.reshape(x.shape)), cache
+        tables = {name: self.by_head(name) for name in self.relations}
+
+        def step(x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
+            capacity = cache.keys.shape[1]
+            q, k, v = (part.reshape(-1, self.width) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [B·H, D]
+            put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=1)
+            cache = Cache(put(cache.keys, k[:, None]), put(cache.values, v[:, None]))
+            q = q / math.sqrt(self.width)
+            scores = product("nd,ncd->nc", q, cache.keys)  # [B·H, C]
+            by = {name: product("bhd,hrd->bhr", q.reshape(len(x), self.heads, -1), e) for name, e in tables.items()}
+            related = jnp.zeros((len(x), self.heads, capacity))
+            if "index" in by:
+                related += backwards(by["index"], position, capacity)
+            if "time" in by:
+                steps = backwards(by["time"], position // self.voices, -(-capacity // self.voices))
+                related += jnp.repeat(steps, self.voices, axis=-1)[..., :capacity]
+            if "pitch" in by:
+                here = jax.lax.dynamic_slice_in_dim(pitches, position, 1, axis=1)  # [B, 1]
+                known = (here >= 0) & (pitches >= 0)  # [B, C]
+                found = jnp.take_along_axis(by["pitch"], jnp.where(known, pitches - here, 0)[:, None] + self.pitches, -1)
+                related += jnp.where(known[:, None], found, 0.0)
+            scores += related.reshape(scores.shape)
+            weights = jax.nn.softmax(jnp.where(jnp.arange(capacity) <= position, scores, -1e9), axis=-1)
+            mixed = product("nc,ncd->nd", weights, cache.values)
+            return self.out(mixed.reshape(x.shape)), cache
+
+        return step
 
     def split_heads(self, x: jax.Array) -> jax.Array:
         """[B, L, H·D] → [B, H, L, D]."""
@@ -130,13 +145,10 @@ class Attention(nnx.Module):
         distances = jnp.minimum(jnp.arange(count - 1, -1, -1), table.shape[0] - 1)
         return product("bhid,rhd->bhir", q, table[distances])
 
-    def backwards(self, q: jax.Array, relation: str, position: jax.Array, capacity: int) -> jax.Array:
-        """Q · e[position − j] for every place j of a cache: [B, H, D] → [B, H, capacity]; places not yet filled too."""
+    def by_head(self, relation: str) -> jax.Array:
+        """The table of a relation as `stepper` multiplies by it, [H, R, D], of distances R − 1 … 0 or all intervals."""
         table = self.tables[relation][...]
-        size = table.shape[0]
-        by_distance = product("bhd,rhd->bhr", q, table[::-1])  # distances size − 1 … 0
-        by_distance = jnp.pad(by_distance, ((0, 0), (0, 0), (capacity, capacity)), mode="edge")
-        return jax.lax.dynamic_slice_in_dim(by_distance, capacity + size - 1 - position, capacity, axis=-1)
+        return rounded(jnp.moveaxis(table if relation == "pitch" else table[::-1], 1, 0))
 
     def by_pitch(self, q: jax.Array, pitch: jax.Array) -> jax.Array:
         """Q · e[p − pitch] for every pitch p: [B, H, L, D], [B, L] → [B, H, L, P]; zeros where a token has no pitch."""
@@ -149,6 +161,16 @@ class Attention(nnx.Module):
 def product(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """A matrix product by einsum `spec`, its factors in the format of `zoo.nn.precision`, its result in float32."""
     return jnp.einsum(spec, rounded(x), rounded(y), preferred_element_type=jnp.float32)
+
+
+def backwards(by_distance: jax.Array, position: jax.Array, capacity: int) -> jax.Array:
+    """Columns by distance, R − 1 … 0, → columns by key for the query at `position`: [..., R] → [..., capacity].
+
+    Places j of a cache that are not yet filled, j > position, get something too.
+    """
+    *lead, size = by_distance.shape
+    padded = jnp.pad(by_distance, [(0, 0)] * len(lead) + [(capacity, capacity)], mode="edge")
+    return jax.lax.dynamic_slice_in_dim(padded, capacity + size - 1 - position, capacity, axis=-1)
 
 
 def one_hot(pitch: jax.Array, count: int) -> jax.Array:
