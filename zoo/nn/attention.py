@@ -121,7 +121,8 @@ class Attention(nnx.Module):
             if "pitch" in by:
                 here = jax.lax.dynamic_slice_in_dim(pitches, position, 1, axis=1)  # [B, 1]
                 known = (here >= 0) & (pitches >= 0)  # [B, C]
-                found = jnp.take_along_axis(by["pitch"], jnp.where(known, pitches - here, 0)[:, None] + self.pitches, -1)
+                columns = jnp.where(known, pitches - here, 0) + self.pitches
+                found = jnp.take_along_axis(by["pitch"], columns[:, None], axis=-1)
                 related += jnp.where(known[:, None], found, 0.0)
             scores += related.reshape(scores.shape)
             weights = jax.nn.softmax(jnp.where(jnp.arange(capacity) <= position, scores, -1e9), axis=-1)
