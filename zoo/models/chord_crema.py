@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,9 @@ from zoo.models.architecture import Architecture, Metrics
 from zoo.nn.affine import Affine
 from zoo.nn.precision import dot, rounded
 from zoo.nn.recurrent import Dense
+from zoo.nn.rows import Rows, on_disk
 
-Frames = npt.NDArray[np.float32]
+Frames: TypeAlias = npt.NDArray[np.float32] | Rows
 
 REACH = 2  # frames on either side that a frame's convolution sees
 PITCHES = 12
@@ -188,32 +189,26 @@ class ChordCrema(nnx.Module):
         return self.read(x)
 
     def by_pieces(self, jit: Callable[..., Any]) -> Callable[[Frames], Chords]:
-        """A function from a recording of any length, [T, F, C], to `Chords` of NumPy arrays [T, …].
+        """A function from a recording of any length, [T, F, C], to `Chords` of `Rows` [T, …].
 
-        `jit(kernel)` compiles `kernel(model, …)`. Each program is compiled once, for `PIECE` frames, and holds no more
-        than that: every layer goes through the recording from both ends before the next one begins.
+        `jit(kernel)` compiles `kernel(model, …)`. Each program is compiled once, for `PIECE` frames, and memory holds no
+        more than that: every layer goes through the recording from both ends before the next one begins, and what it
+        gives is kept on disk.
         """
         convolve = jit(ChordCrema.convolve)
         layers = [jit(partial(ChordCrema.advance, layer=layer)) for layer in range(self.config.layers)]
         read = jit(ChordCrema.read)
 
         def run(x: Frames) -> Chords:
-            pieces = -(-len(x) // PIECE)
-            mask = np.zeros((1, pieces * PIECE + 2 * REACH), bool)
-            mask[:, REACH : REACH + len(x)] = True
-            x = np.pad(x, ((REACH, mask.shape[1] - REACH - len(x)), (0, 0), (0, 0)))[None]
-            cuts = [slice(at, at + PIECE) for at in range(0, pieces * PIECE, PIECE)]
-            around = [slice(cut.start, cut.stop + 2 * REACH) for cut in cuts]
-            y = np.concatenate([np.asarray(convolve(x[:, cut], mask[:, cut])) for cut in around], axis=1)
-            mask = mask[:, REACH:-REACH]
+            cuts = [slice(at, at + PIECE) for at in range(0, len(x), PIECE)]
+            below = [on_disk(convolve(*_around(x, cut))[0] for cut in cuts)]
             for layer, advance in zip(self.layers, layers, strict=True):
-                state, states = layer.zeros(1), np.empty((*mask.shape, 2 * layer.units), np.float32)
+                ahead, behind, state = Rows((layer.units,)), Rows((layer.units,)), layer.zeros(1)
                 for left, right in zip(cuts, reversed(cuts), strict=True):
-                    ahead, behind, state = advance((y[:, left], y[:, right]), (mask[:, left], mask[:, right]), state)
-                    states[:, left, : layer.units], states[:, right, layer.units :] = ahead, behind
-                y = states
-            found = [jax.device_get(read(y[:, cut])) for cut in cuts]
-            return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[0, : int(mask.sum())], *found)
+                    sides, masks = zip(*((_joined(below, cut), _mask(len(x), cut)) for cut in (left, right)), strict=True)
+                    (ahead[left],), (behind[right],), state = advance(sides, masks, state)
+                below = [ahead, behind]
+            return on_disk(_first(jax.device_get(read(_joined(below, cut))), len(x) - cut.start) for cut in cuts)
 
         return run
 
@@ -239,6 +234,32 @@ class ChordCrema(nnx.Module):
         root, bass = jax.nn.softmax(self.root(state)), jax.nn.softmax(self.bass(state))
         joined = self.joined(jnp.concatenate([state, pitch, root, bass], axis=-1))
         return Chords(jax.nn.softmax(self.chord(joined)), root, bass, pitch, state)
+
+
+def _around(x: Frames, cut: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Frames of `x` [T, F, C] with `REACH` more on either side, zeros past its ends, as a batch of one, and the mask."""
+    first, stop = cut.start - REACH, cut.stop + REACH
+    inside = x[max(0, first) : stop]
+    before = max(0, -first)
+    pads = ((before, stop - first - before - len(inside)), (0, 0), (0, 0))
+    return np.pad(inside, pads)[None], _mask(len(x), slice(first, stop))
+
+
+def _mask(count: int, cut: slice) -> npt.NDArray[np.bool_]:
+    """Which frames of a cut a recording of `count` frames has, [1, T]."""
+    at = np.arange(cut.start, cut.stop)
+    return ((at >= 0) & (at < count))[None]
+
+
+def _joined(parts: list[Rows], cut: slice) -> npt.NDArray[np.float32]:
+    """A cut of rows side by side, as a batch of one: [1, T, X]."""
+    return np.concatenate([part[cut] for part in parts], axis=-1)[None]
+
+
+def _first(found: Chords, count: int) -> Chords:
+    """The first frames of a batch of one, at most `count`."""
+    found = jax.tree.map(lambda leaf: leaf[0, :count], found)
+    return found
 
 
 def loss(model: ChordCrema, batch: dict[str, Any], key: jax.Array, step: jax.Array) -> tuple[jax.Array, Metrics]:

@@ -2,8 +2,8 @@
 
 The transform is librosa's `cqt` (0.10 and later; Schörkhuber & Klapuri 2010): one octave of filters at a time from the
 highest down, between two octaves the signal is resampled to half its rate by soxr, so that all octaves use the same
-short filters. It takes the signal piece by piece; what is kept is one magnitude a frame, bin and harmonic, 70 MB for an
-hour as the defaults have it.
+short filters. It takes the signal piece by piece; what is kept, on disk, is one magnitude a frame, bin and harmonic,
+70 MB for an hour as the defaults have it.
 
 Shapes: `N` samples, `T` frames, `F` bins, `C` harmonics.
 """
@@ -21,6 +21,7 @@ import scipy.sparse
 
 from zoo.errors import InputError
 from zoo.music.audio import AudioSource, Samples, blocks
+from zoo.nn.rows import Rows
 
 Magnitudes = npt.NDArray[np.float32]
 Basis: TypeAlias = "scipy.sparse.csr_array"
@@ -29,12 +30,13 @@ _HANN_BANDWIDTH = 1.50018310546875  # bins, the equivalent noise bandwidth that 
 _SPARSITY = 0.01  # share of a filter's spectrum, in sum of magnitudes, that is taken for zero
 _AMIN = 1e-5  # magnitudes below it count as this
 _RANGE = 80.0  # dB below the loudest bin of the recording at which all is cut off
+_AT_ONCE = 1024  # frames
 
 
 class Features(NamedTuple):
-    """`frames` float32 [T, F, C] in dB, none above 0; `seconds`, the recording's length."""
+    """`frames` float32 [T, F, C] in dB, none above 0, on disk; `seconds`, the recording's length."""
 
-    frames: Magnitudes
+    frames: Rows
     seconds: float
 
 
@@ -80,19 +82,29 @@ class HarmonicCqtCodec:
             ConstantQ(self.sample_rate, self.hop, self.lowest * c, self.octaves, self.bins_per_octave)
             for c in self.harmonics
         ]
-        count = 0
+        count, magnitudes = 0, [Rows((self.octaves * self.bins_per_octave,)) for _ in transforms]
         for samples in blocks(source, self.sample_rate):
             count += len(samples)
-            for transform in transforms:
-                transform.push(samples)
+            for transform, kept in zip(transforms, magnitudes, strict=True):
+                kept.append(transform.push(samples))
         if count < self.hop:
             named = "the samples" if isinstance(source, tuple) else source
             seconds = f"{count / self.sample_rate:.3f} s"
             raise InputError(f"{named}: {seconds} are too short for chords; give at least {self.frame_seconds:.2f} s")
-        frames = np.empty((count // self.hop, self.octaves * self.bins_per_octave, len(transforms)), np.float32)
-        for c in range(len(self.harmonics)):
-            frames[..., c] = decibels(transforms.pop(0).finish()[: len(frames)])  # one at a time, then let go
-        return Features(frames, count / self.sample_rate)
+        for transform, kept in zip(transforms, magnitudes, strict=True):
+            kept.append(transform.finish())
+        return Features(_in_decibels(magnitudes, count // self.hop), count / self.sample_rate)
+
+
+def _in_decibels(magnitudes: list[Rows], count: int) -> Rows:
+    """The first `count` frames of all harmonics, [T, F] each, in dB below the loudest bin of each: [T, F, C]."""
+    cuts = [slice(at, min(at + _AT_ONCE, count)) for at in range(0, count, _AT_ONCE)]
+    loudest = [max(float(kept[cut].max()) for cut in cuts) for kept in magnitudes]
+    frames = Rows((*magnitudes[0].shape[1:], len(magnitudes)))
+    for cut in cuts:
+        parts = [decibels(kept[cut], most) for kept, most in zip(magnitudes, loudest, strict=True)]
+        frames.append(np.stack(parts, axis=-1))
+    return frames
 
 
 class ConstantQ:
@@ -109,19 +121,25 @@ class ConstantQ:
         for _ in range(octaves):
             self._steps.append((_Decimator(factor) if factor > 1 else None, _Octave(basis, hop)))
             hop, factor = hop // 2, 2
+        self._waiting = [np.zeros((0, per_octave), np.float32)] * octaves  # for the slower octaves, the lower ones
 
-    def push(self, samples: Samples, last: bool = False) -> None:
-        """The signal's next samples, float32 [N]."""
-        for decimator, octave in self._steps:
-            samples = decimator(samples, last) if decimator else samples
-            octave.push(samples)
+    def push(self, samples: Samples) -> Magnitudes:
+        """The signal's next samples, float32 [N]: the magnitudes of the frames now complete, the lowest bin first."""
+        return self._push(samples, last=False)
 
     def finish(self) -> Magnitudes:
-        """The signal has ended: its magnitudes, float32 [T, F], the lowest bin first."""
-        self.push(np.zeros(0, np.float32), last=True)
-        rows = [octave.finish() for _, octave in self._steps]
-        frames = min(map(len, rows))
-        return np.concatenate([row[:frames] for row in reversed(rows)], axis=1)
+        """The signal has ended: the rest of its magnitudes, float32 [T, F]."""
+        return self._push(np.zeros(0, np.float32), last=True)
+
+    def _push(self, samples: Samples, last: bool) -> Magnitudes:
+        for i, (decimator, octave) in enumerate(self._steps):
+            samples = decimator(samples, last) if decimator else samples
+            found = octave.finish(samples) if last else octave.push(samples)
+            self._waiting[i] = np.concatenate([self._waiting[i], found])
+        ready = min(map(len, self._waiting))
+        frames = np.concatenate([found[:ready] for found in reversed(self._waiting)], axis=1)
+        self._waiting = [found[ready:] for found in self._waiting]
+        return frames
 
 
 def _early_factor(rate: float, hop: int, octaves: int, highest: float) -> int:
@@ -159,22 +177,24 @@ class _Octave:
         self._basis, self._hop, self._window = basis, hop, 2 * (basis.shape[1] - 1)
         self._held = np.zeros(self._window // 2, np.float32)  # silence before the first sample, as after the last
         self._skip = 0  # samples still to come that no window has: a hop may be longer than a window
-        self._frames: list[Magnitudes] = []
 
-    def push(self, samples: Samples) -> None:
+    def push(self, samples: Samples) -> Magnitudes:
+        """The next samples: the frames that they complete, [T, bins]."""
+        frames = np.zeros((0, self._basis.shape[0]), np.float32)
         held = np.concatenate([self._held, samples])
         held, self._skip = held[self._skip :], max(0, self._skip - len(held))
         if len(held) >= self._window:
             windows = np.lib.stride_tricks.sliding_window_view(held, self._window)[:: self._hop]
             spectra = scipy.fft.rfft(windows.astype(np.float64), axis=1).astype(np.complex64)
-            self._frames.append(np.abs(self._basis @ spectra.T).T)
+            frames = np.abs(self._basis @ spectra.T).T
             used = len(windows) * self._hop
             held, self._skip = held[used:], max(0, used - len(held))
         self._held = held
+        return frames
 
-    def finish(self) -> Magnitudes:
-        self.push(np.zeros(self._window // 2, np.float32))
-        return np.concatenate(self._frames)
+    def finish(self, samples: Samples) -> Magnitudes:
+        """The last samples: the frames that they complete, and those that reach past the end."""
+        return self.push(np.concatenate([samples, np.zeros(self._window // 2, np.float32)]))
 
 
 @cache
@@ -205,12 +225,12 @@ def _sparse(spectrum: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex128]:
     return np.where(size >= least, spectrum, 0)
 
 
-def decibels(magnitudes: Magnitudes) -> Magnitudes:
-    """Magnitudes in dB below the largest of them all, no lower than −80; a silent recording is −80 throughout.
+def decibels(magnitudes: Magnitudes, loudest: float) -> Magnitudes:
+    """Magnitudes in dB below the `loudest` of a recording, no lower than −80; a silent recording is −80 throughout.
 
     There librosa gives 0, from which the network hears chords.
     """
     least = np.float32(_AMIN**2)
-    power = np.maximum(np.square(magnitudes), least)
-    loudest = power.max() if power.max() > least else np.float32(1)
-    return np.maximum(10 * np.log10(power) - 10 * np.log10(loudest), -_RANGE, dtype=np.float32)
+    power, most = np.maximum(np.square(magnitudes), least), np.square(np.float32(loudest))
+    most = most if most > least else np.float32(1)
+    return np.maximum(10 * np.log10(power) - 10 * np.log10(most), -_RANGE, dtype=np.float32)

@@ -6,7 +6,7 @@ A model of this task needs
   time from one frame to the next;
 - `config.labels`, the chords its network tells apart, and `config.stay`, how likely one lasts to the next frame;
 - `config.pool` where the network's frames are longer than the codec's, by so many times;
-- `module.by_pieces(jit)` → a function from frames of any length to arrays with a `chord` [T, K] that sums to 1 in each
+- `module.by_pieces(jit)` → a function from frames of any length to `Rows` with a `chord` [T, K] that sums to 1 in each
   frame. `bass` [T, 13] turns chords into inversions; `state` [T, E] is what `embed` gives. Both may be missing.
 
 To learn from songs it also needs `config.features_of(codec's frames)` and `config.steps`, see `examples`.
@@ -15,7 +15,7 @@ To learn from songs it also needs `config.features_of(codec's frames)` and `conf
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from zoo.data import Song, read_songs
 from zoo.errors import InputError
 from zoo.music import chord_metrics
 from zoo.music.harte import NAMES, NO_CHORD, OTHER, ChordSpan, root, simplified, to_lab, with_bass
+from zoo.nn.rows import Rows
 from zoo.tasks.model import Description, Found, Model
 from zoo.tasks.spans import Spans
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
+AT_ONCE = 1024  # frames
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -53,7 +55,7 @@ class Progression(Spans):
       seconds: its length.
       labels: the model's vocabulary, K chords.
       frame_seconds: from one frame of the arrays to the next.
-      frames: the network's outputs by name, float32 [T, …]: `chord` [T, K], and what else it says.
+      frames: the network's outputs by name, float32 [T, …]: `chord` [T, K], and what else it says. They stay on disk.
     """
 
     of: ClassVar[str] = "chords"
@@ -94,7 +96,7 @@ class Chords(Model):
 
     The networks hear all of a recording before they say anything of its beginning (they read it both ways, and what
     they read is scaled or tuned by all of it), so a stream has to end first: latency is the recording's length. Work
-    goes piece by piece, and memory grows by 0.4 GB an hour: features, states and outputs.
+    goes piece by piece, and features, states and outputs wait on disk, 0.4 GB an hour: memory grows by 8 MB an hour.
     """
 
     def __init__(self, module: nnx.Module, found: Found) -> None:
@@ -113,11 +115,12 @@ class Chords(Model):
         """
         return self.decode(*self.codec.features(source))
 
-    def decode(self, frames: Floats, seconds: float) -> Progression:
+    def decode(self, frames: Floats | Rows, seconds: float) -> Progression:
         """The chords of what the codec makes of a recording of `seconds`."""
         found = {name: array for name, array in self._recognise(frames)._asdict().items() if array is not None}
         spans = decode(found, seconds, self.config, self.codec.sample_rate, self.hop)
-        return Progression(tuple(spans), seconds, self.config.labels, self.hop / self.codec.sample_rate, found)
+        arrays = {name: np.asarray(rows) for name, rows in found.items()}
+        return Progression(tuple(spans), seconds, self.config.labels, self.hop / self.codec.sample_rate, arrays)
 
     def describe(self, source: AudioSource) -> Description:
         """For `zoo.analyze`."""
@@ -127,8 +130,7 @@ class Chords(Model):
     def embed(self, source: AudioSource) -> Floats:
         """What the network makes of each frame in its song, float32 [T, E]; its mean says what the song is like."""
         frames, _ = self.codec.features(source)
-        state: Floats = self._recognise(frames).state
-        return state
+        return np.asarray(self._recognise(frames).state)
 
     def attention(self, source: AudioSource, start: float | None = None) -> Attention:
         """Which frames each frame looks at, in the window that begins at `start` seconds, by default in the middle.
@@ -151,31 +153,37 @@ class Chords(Model):
         return Attention(weights, times, times)
 
 
-def smooth(probabilities: Floats, stay: float) -> npt.NDArray[np.int64]:
+def smooth(probabilities: Floats | Rows, stay: float) -> npt.NDArray[np.int64]:
     """The likeliest sequence of chords [T] where each lasts with `stay` and all changes are alike (Viterbi).
 
     `probabilities` [T, K]. With one cost for all changes the best way into any chord is to stay or to come from the
     best of all, so a frame costs K comparisons instead of K².
     """
-    log = np.log(probabilities + _TINY).astype(np.float64)
-    frames, chords = log.shape
+    frames, chords = probabilities.shape
     last, change = np.log(stay), np.log((1 - stay) / (chords - 1))
-    score, came_from = log[0], np.empty((frames, chords), np.int16)
-    itself = np.arange(chords)
-    for t in range(1, frames):
-        best = score.argmax()
-        moves = score[best] + change > score + last
-        came_from[t] = np.where(moves, best, itself)
-        score = np.where(moves, score[best] + change, score + last) + log[t]
+    score = np.full(chords, 0.0)
+    moved, best = np.zeros((frames, chords), bool), np.zeros(frames, np.intp)  # from where each chord was come to
+    for t, log in enumerate(_logarithms(probabilities)):
+        if t:
+            best[t] = score.argmax()
+            moved[t] = score[best[t]] + change > score + last
+            score = np.where(moved[t], score[best[t]] + change, score + last)
+        score = score + log
     path = np.empty(frames, np.int64)
     path[-1] = score.argmax()
     for t in range(frames - 1, 0, -1):
-        path[t - 1] = came_from[t, path[t]]
+        path[t - 1] = best[t] if moved[t, path[t]] else path[t]
     return path
 
 
-def decode(frames: dict[str, Floats], seconds: float, config: Any, rate: float, hop: int) -> list[ChordSpan]:
-    """The chords of a recording of `seconds`, from what the network says of its frames.
+def _logarithms(probabilities: Floats | Rows) -> Iterator[npt.NDArray[np.float64]]:
+    """Of each frame, [K]."""
+    for at in range(0, len(probabilities), AT_ONCE):
+        yield from np.log(probabilities[at : at + AT_ONCE] + _TINY).astype(np.float64)
+
+
+def decode(frames: Mapping[str, Floats | Rows], seconds: float, config: Any, rate: float, hop: int) -> list[ChordSpan]:
+    """The chords of a recording of `seconds`, from what the network says of its frames, arrays or `Rows`.
 
     Confidence is the mean probability over the chord's frames and the one after them; the bass is the one of the
     highest geometric mean there. These frames are counted back from seconds as crema does, whose rounding takes one
@@ -191,7 +199,7 @@ def decode(frames: dict[str, Floats], seconds: float, config: Any, rate: float, 
         if "bass" in frames and label not in (NO_CHORD, OTHER):
             with np.errstate(divide="ignore"):  # a bass that is ruled out in one frame is ruled out
                 label = with_bass(label, int(np.log(frames["bass"][around]).mean(axis=0).argmax()))
-        confidence = float(frames["chord"][around, path[first]].mean())
+        confidence = float(frames["chord"][around][:, path[first]].mean())
         spans.append(ChordSpan(start, seconds if after == len(path) else end, label, confidence))
     return spans
 
