@@ -109,14 +109,14 @@ def test_songs_of_any_length(tiny: ChordTransformer, monkeypatch: pytest.MonkeyP
     run = tiny.by_pieces(lambda kernel: program)
     for frames in (1, 9, 10, 11, 15, 16, 47):
         chroma = RNG.uniform(0, 5, (2 * frames, 24)).astype(np.float32)
-        found, x = run(chroma), TINY.features_of(chroma)
-        assert found.chord.shape == (frames, 26)
-        np.testing.assert_allclose(found.chord.sum(axis=-1), 1, atol=1e-5)
+        found, x = np.asarray(run(chroma).chord), TINY.features_of(chroma)
+        assert found.shape == (frames, 26)
+        np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-5)
         at = max(0, (frames - 3) // 5 * 5 - 5) if frames > 10 else 0  # a window that holds a middle we look at
         window = np.pad(x, ((0, 60), (0, 0)))[at : at + 10]
         alone = np.asarray(program(window[None]).chord)[0]
         middle = slice(2, 7) if frames > 10 else slice(0, min(frames, 7))
-        np.testing.assert_allclose(found.chord[at:][middle], alone[middle][: len(found.chord[at:][middle])], atol=1e-5)
+        np.testing.assert_allclose(found[at:][middle], alone[middle][: len(found[at:][middle])], atol=1e-5)
     assert program._cache_size() == 2  # type: ignore[attr-defined]  # one of them is the one above
 
 
@@ -157,7 +157,7 @@ def test_chroma_is_the_plugins() -> None:
     padded = np.pad(samples, nnls_chroma.SIZE // 2)
     spectra = nnls_chroma.log_spectra(np.lib.stride_tricks.sliding_window_view(padded, nnls_chroma.SIZE)[::2048], 44100)
     np.testing.assert_allclose(spectra, golden["log_spectra"], atol=2e-5 * golden["log_spectra"].max())
-    np.testing.assert_allclose(nnls_chroma.transcribe(spectra), golden["notes"], atol=1e-3)
+    np.testing.assert_allclose(np.concatenate([*nnls_chroma.transcribe(spectra)]), golden["notes"], atol=1e-3)
     frames, _ = NnlsChromaCodec().features((samples, 44100))
     np.testing.assert_allclose(frames, golden["chroma"], atol=1e-3)
 

@@ -155,7 +155,7 @@ def _of_file(file: File, codec: Any) -> Song:
     frames, seconds = codec.features(file.path)
     return Song(
         file.name,
-        frames,
+        np.array(frames),  # a codec may leave them on disk
         codec.hop / codec.sample_rate,
         seconds,
         {"full": chords} if chords else {},

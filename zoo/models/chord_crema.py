@@ -191,9 +191,9 @@ class ChordCrema(nnx.Module):
     def by_pieces(self, jit: Callable[..., Any]) -> Callable[[Frames], Chords]:
         """A function from a recording of any length, [T, F, C], to `Chords` of `Rows` [T, …].
 
-        `jit(kernel)` compiles `kernel(model, …)`. Each program is compiled once, for `PIECE` frames, and memory holds no
-        more than that: every layer goes through the recording from both ends before the next one begins, and what it
-        gives is kept on disk.
+        `jit(kernel)` compiles `kernel(model, …)`. Each program is compiled once, for `PIECE` frames, and memory holds
+        no more than that: every layer goes through the recording from both ends before the next one begins, and what
+        it gives is kept on disk.
         """
         convolve = jit(ChordCrema.convolve)
         layers = [jit(partial(ChordCrema.advance, layer=layer)) for layer in range(self.config.layers)]
@@ -205,7 +205,8 @@ class ChordCrema(nnx.Module):
             for layer, advance in zip(self.layers, layers, strict=True):
                 ahead, behind, state = Rows((layer.units,)), Rows((layer.units,)), layer.zeros(1)
                 for left, right in zip(cuts, reversed(cuts), strict=True):
-                    sides, masks = zip(*((_joined(below, cut), _mask(len(x), cut)) for cut in (left, right)), strict=True)
+                    sides = _joined(below, left), _joined(below, right)
+                    masks = _mask(len(x), left), _mask(len(x), right)
                     (ahead[left],), (behind[right],), state = advance(sides, masks, state)
                 below = [ahead, behind]
             return on_disk(_first(jax.device_get(read(_joined(below, cut))), len(x) - cut.start) for cut in cuts)
@@ -237,7 +238,7 @@ class ChordCrema(nnx.Module):
 
 
 def _around(x: Frames, cut: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Frames of `x` [T, F, C] with `REACH` more on either side, zeros past its ends, as a batch of one, and the mask."""
+    """Frames of `x` [T, F, C] and `REACH` more on either side, zeros past its ends, as a batch of one; their mask."""
     first, stop = cut.start - REACH, cut.stop + REACH
     inside = x[max(0, first) : stop]
     before = max(0, -first)

@@ -17,7 +17,7 @@ Shapes: `B` batch, `T` frames of 93 ms, `F` = 24 features in 0 … 1, C first, `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from zoo.models.architecture import Architecture, Metrics
 from zoo.nn.dropout import Dropout
 from zoo.nn.likelihood import surprise
 from zoo.nn.recurrent import Dense
+from zoo.nn.rows import on_disk
 from zoo.nn.transformer import MultiHeadAttention, RelativeBias
 
 Frames = npt.NDArray[np.float32]
@@ -190,7 +191,7 @@ class ChordTransformer(nnx.Module):
         return self(x)[2]
 
     def by_pieces(self, jit: Callable[..., Any]) -> Callable[[Frames], Chords]:
-        """A function from the chroma of a whole piece, [T · pool, F], to `Chords` of NumPy arrays [T, …].
+        """A function from the chroma of a whole piece, [T · pool, F], to `Chords` of `Rows` [T, …].
 
         `jit(kernel)` compiles `kernel(model, …)`. Windows overlap by half, and of each its middle half is taken: so
         every frame hears at least a quarter of a window of what is around it, save at the recording's ends.
@@ -198,24 +199,17 @@ class ChordTransformer(nnx.Module):
         recognise, steps = jit(ChordTransformer.recognise), self.config.steps
         hop = steps // 2
 
-        def run(chroma: Frames) -> Chords:
-            x = self.config.features_of(chroma)
-            count = max(1, -(-(len(x) - steps) // hop) + 1)
-            rows = -(-count // AT_ONCE) * AT_ONCE
-            padded = np.pad(x, ((0, (rows - 1) * hop + steps - len(x)), (0, 0)))
-            windows = np.stack([padded[at : at + steps] for at in range(0, rows * hop, hop)])
-            found = [jax.device_get(recognise(windows[at : at + AT_ONCE])) for at in range(0, rows, AT_ONCE)]
-            return jax.tree.map(lambda *parts: _joined(np.concatenate(parts)[:count], hop)[: len(x)], *found)
+        def middles(x: Frames) -> Iterator[Chords]:
+            last = max(0, -(-(len(x) - steps) // hop))
+            padded = np.pad(x, ((0, AT_ONCE * hop + steps), (0, 0)))
+            for first in range(0, last + 1, AT_ONCE):
+                begins = range(first * hop, (first + AT_ONCE) * hop, hop)
+                found = jax.device_get(recognise(np.stack([padded[at : at + steps] for at in begins])))
+                for k in range(first, min(first + AT_ONCE, last + 1)):
+                    cut = slice(hop // 2 if k else 0, len(x) - k * hop if k == last else hop // 2 + hop)
+                    yield Chords(*(part[k - first, cut] for part in found))
 
-        return run
-
-
-def _joined(windows: Frames, hop: int) -> Frames:
-    """Windows [W, 2 · hop, …], one every `hop` frames, as one sequence: each one's middle, and the two ends."""
-    quarter = hop // 2
-    middle = windows[:, quarter : quarter + hop]
-    inner = middle.reshape(-1, *windows.shape[2:])
-    return np.concatenate([windows[0, :quarter], inner, windows[-1, quarter + hop :]])
+        return lambda chroma: on_disk(middles(self.config.features_of(chroma)))
 
 
 # --- training and evaluation ------------------------------------------------------------------------------------------

@@ -63,8 +63,9 @@ class NnlsChromaCodec:
           InputError: no audio, or less than one hop of it.
         """
         from zoo.nn import nnls_chroma
+        from zoo.nn.rows import Rows
 
-        count, spectra = 0, []
+        count, spectra = 0, Rows((nnls_chroma.BINS,))
 
         def counted() -> Iterator[Samples]:
             nonlocal count
@@ -78,8 +79,9 @@ class NnlsChromaCodec:
             named = "the samples" if isinstance(source, tuple) else source
             seconds, least = (f"{n / self.sample_rate:.3f} s" for n in (count, self.hop))
             raise InputError(f"{named}: {seconds} are too short for chords; give at least {least}")
-        notes = nnls_chroma.transcribe(np.concatenate(spectra))
-        return Features((notes @ ring_windows()).astype(np.float32), count / self.sample_rate)
+        rings = ring_windows()
+        chroma = [(notes @ rings).astype(np.float32) for notes in nnls_chroma.transcribe(spectra)]
+        return Features(np.concatenate(chroma), count / self.sample_rate)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ notes from A0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import jax
@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from zoo.nn.rows import Rows
 from zoo.nn.spectral import hann
 
 Floats = npt.NDArray[np.float32]
@@ -44,7 +45,7 @@ def log_spectra(frames: npt.ArrayLike, rate: float) -> Floats:
     """Frames of sound [T, N] → magnitudes on the logarithmic axis, float32 [T, F]."""
     given = np.asarray(frames, np.float32)
     kernel = log_kernel(rate)
-    return _in_blocks(lambda block: _log_spectra(block, kernel), given)
+    return np.concatenate(list(_in_blocks(lambda block: _log_spectra(block, kernel), given)))
 
 
 @jax.jit
@@ -54,11 +55,10 @@ def _log_spectra(frames: jax.Array, kernel: Floats) -> jax.Array:
     return jnp.where(loud, magnitudes, 0.0)[:, : len(kernel)] @ kernel
 
 
-def transcribe(spectra: npt.ArrayLike) -> Floats:
-    """Logarithmic spectra [T, F] of a whole recording → how strongly each note sounds, float32 [T, K]."""
-    given = np.asarray(spectra, np.float32)
-    shift = np.float32(PER_SEMITONE * tuning(given))
-    return _in_blocks(lambda block: _notes(block, shift), given)
+def transcribe(spectra: Floats | Rows) -> Iterator[Floats]:
+    """Logarithmic spectra [T, F] of a whole recording → how strongly each note sounds, float32 [T, K], in pieces."""
+    shift = np.float32(PER_SEMITONE * tuning(spectra))
+    return _in_blocks(lambda block: _notes(block, shift), spectra)
 
 
 @jax.jit
@@ -68,12 +68,13 @@ def _notes(spectra: jax.Array, shift: jax.Array) -> jax.Array:
     return nnls(note_profiles(), y, near.sum(axis=-1) > 0, ITERATIONS)
 
 
-def tuning(spectra: npt.NDArray[np.floating]) -> float:
+def tuning(spectra: Floats | Rows) -> float:
     """How far the recording is above 440 Hz, in semitones, −½ … ½; by all its frames [T, F] together."""
     octaves = round(BINS * TUNED / PER_SEMITONE) + 1
-    mean = (
-        spectra[:, : octaves * PER_SEMITONE].mean(axis=0, dtype=np.float64).reshape(octaves, PER_SEMITONE).sum(axis=0)
-    )
+    total = np.zeros(octaves * PER_SEMITONE)
+    for at in range(0, len(spectra), AT_ONCE):
+        total += spectra[at : at + AT_ONCE][:, : len(total)].sum(axis=0, dtype=np.float64)
+    mean = (total / len(spectra)).reshape(octaves, PER_SEMITONE).sum(axis=0)
     return float(np.angle(mean @ np.exp(2j * np.pi * np.arange(PER_SEMITONE) / PER_SEMITONE)) / (2 * np.pi))
 
 
@@ -118,14 +119,12 @@ def nnls(dictionary: Floats, y: jax.Array, allowed: jax.Array, iterations: int) 
     return jax.lax.fori_loop(0, iterations, iterate, (start, start, jnp.ones((len(y), 1))))[0]
 
 
-def _in_blocks(function: Callable[[Floats], jax.Array], rows: Floats) -> Floats:
+def _in_blocks(function: Callable[[Floats], jax.Array], rows: Floats | Rows) -> Iterator[Floats]:
     """`function` of rows [T, …], `AT_ONCE` at a time, so that one program does for any number of them."""
-    parts = []
     for at in range(0, len(rows), AT_ONCE):
         part = rows[at : at + AT_ONCE]
         padded = np.concatenate([part, np.zeros((AT_ONCE - len(part), *part.shape[1:]), part.dtype)])
-        parts.append(np.asarray(function(padded))[: len(part)])
-    return np.concatenate(parts)
+        yield np.asarray(function(padded))[: len(part)]
 
 
 # --- constants --------------------------------------------------------------------------------------------------------
