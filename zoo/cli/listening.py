@@ -119,7 +119,7 @@ def transcribe(args: argparse.Namespace) -> None:
     model = load(args.model, "transcription")
 
     def tell(path: Path, stem: str) -> Any:
-        heard = model.posteriorgrams(path)
+        heard = model.hear(path)
         score = model.decode(heard, source=str(path), separate=args.separate, **options)
         midi, picture = Path(args.out) / f"{stem}.mid", Path(args.out) / f"{stem}.png"
         write_midi(score, midi)

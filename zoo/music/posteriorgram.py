@@ -1,7 +1,8 @@
 """Posteriorgrams → notes: how likely each pitch sounds and begins in each frame, made a list of notes with bends.
 
 What Basic Pitch's package does (Bittner et al. 2022, section 3.4), note for note, in a time that grows with the length
-of the sound and not with its square. `T` frames, `P` pitches, `S` contour bins a semitone.
+of the sound and not with its square, and in a byte of memory for each frame and pitch. `T` frames, `P` pitches, `S`
+contour bins a semitone. Posteriorgrams are arrays or `Rows`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.music.score import Score
+from zoo.nn.rows import Rows
 
 Floats = npt.NDArray[np.floating]
 
+AT_ONCE = 4096  # frames; the rest may wait on disk
 GAP = 11  # frames that a note may stay below the threshold before it counts as ended
 REACH = 25  # contour bins above and below a note in which its bend is looked for
 SPREAD = 5.0  # bins, the standard deviation of the weight on them
@@ -32,14 +35,15 @@ class Note(NamedTuple):
 
 
 def find_notes(
-    note: Floats,
-    onset: Floats,
+    note: Floats | Rows,
+    onset: Floats | Rows,
     *,
     onset_threshold: float,
     frame_threshold: float,
     shortest: int,
     infer_onsets: bool,
     melodia: bool,
+    within: Floats | None = None,
 ) -> list[Note]:
     """Notes in the posteriorgrams [T, P]: those that begin with an onset, the last first, then those that don't.
 
@@ -49,11 +53,12 @@ def find_notes(
       shortest: notes must be longer than so many frames.
       infer_onsets: also where `note` suddenly rises there is an onset.
       melodia: also take what remains above the threshold with no onset, the strongest first.
+      within: float32 [P], 1 for the pitches that there may be, 0 for others.
     """
-    remaining = _Remaining(note, frame_threshold)
-    onsets = np.maximum(onset, _rises(onset, note)) if infer_onsets else np.asarray(onset, np.float64)
+    weights = np.ones(note.shape[1], np.float32) if within is None else within
+    remaining = _Remaining(note, frame_threshold, weights)
     found = []
-    for start, place in np.argwhere(_peaks(onsets) & (onsets >= onset_threshold))[::-1].tolist():
+    for start, place in _onsets(note, onset, onset_threshold, weights, infer_onsets)[::-1].tolist():
         if start < len(note) - 1:
             end = remaining.end(place, start + 1)[0]
             if end - start > shortest:
@@ -61,21 +66,25 @@ def find_notes(
                 found.append((start, end, place))
     if melodia:
         found += _without_onset(remaining, note, frame_threshold, shortest)
-    return [Note(*at, float(np.mean(note[at[0] : at[1], at[2]]))) for at in found]
+    return [Note(*at, float(np.mean(note[at[0] : at[1]][:, at[2]]))) for at in found]
 
 
-def _without_onset(remaining: _Remaining, note: Floats, threshold: float, shortest: int) -> list[tuple[int, int, int]]:
+def _without_onset(
+    remaining: _Remaining, note: Floats | Rows, threshold: float, shortest: int
+) -> list[tuple[int, int, int]]:
     """Around the strongest cell left, again and again, as far as it goes both ways (after Salamon and Gómez 2012).
 
     Cells are only ever cleared, so the order in which they are the strongest can be had at once, by sorting.
     """
-    places = note.shape[1]
-    cells = np.flatnonzero(remaining.over)
-    values = note.ravel()[cells]
-    cells = cells[values > threshold]
-    cells = cells[np.argsort(-note.ravel()[cells].astype(np.float64), kind="stable")]
+    cells, values = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
+    for at in range(0, len(note), AT_ONCE):
+        part = note[at : at + AT_ONCE]
+        left = np.argwhere(remaining.cells(at, at + len(part)) & (part > threshold))
+        cells.append(left + np.array([at, 0]))
+        values.append(part[tuple(left.T)].astype(np.float64))
+    order = np.argsort(-np.concatenate(values), kind="stable")
     found = []
-    for middle, place in zip((cells // places).tolist(), (cells % places).tolist(), strict=True):
+    for middle, place in np.concatenate(cells)[order].tolist():
         if remaining.rows[place][middle]:
             remaining.rows[place][middle] = 0
             end, reached = remaining.end(place, middle + 1)
@@ -90,10 +99,17 @@ def _without_onset(remaining: _Remaining, note: Floats, threshold: float, shorte
 class _Remaining:
     """Which cells [T, P] are above the threshold and belong to no note yet; a row of bytes for each pitch."""
 
-    def __init__(self, note: Floats, threshold: float) -> None:
-        self.over = np.asarray(note, np.float64) >= threshold
-        self.rows = [bytearray(column.tobytes()) for column in self.over.T.astype(np.uint8)]
+    def __init__(self, note: Floats | Rows, threshold: float, within: Floats) -> None:
+        self.rows = [bytearray() for _ in within]
+        for at in range(0, len(note), AT_ONCE):
+            over = (note[at : at + AT_ONCE] * within).astype(np.float64) >= threshold
+            for row, column in zip(self.rows, over.T.astype(np.uint8), strict=True):
+                row += column.tobytes()
         self.last = len(note) - 1
+
+    def cells(self, first: int, end: int) -> npt.NDArray[np.bool_]:
+        """Those of the frames from `first` until before `end`, [n, P]."""
+        return np.stack([np.frombuffer(bytes(row[first:end]), np.bool_) for row in self.rows], axis=1)
 
     def end(self, place: int, frame: int) -> tuple[int, int]:
         """From `frame` on: where the pitch ends, and the first frame after the gap that shows it."""
@@ -119,13 +135,32 @@ class _Remaining:
                 self.rows[near][first:end] = bytes(end - first)
 
 
-def _rises(onset: Floats, note: Floats) -> Floats:
-    """How much `note` rose from one and from two frames before, the lesser; scaled so that the largest is `onset`'s."""
-    note = np.asarray(note, np.float64)
-    rise = np.zeros_like(note)
-    rise[2:] = np.maximum(np.minimum(note[2:] - note[1:-1], note[2:] - note[:-2]), 0.0)
-    highest = rise.max(initial=0.0)
-    return onset.max() * rise / highest if highest > 0 else rise
+def _onsets(
+    note: Floats | Rows, onset: Floats | Rows, threshold: float, within: Floats, infer: bool
+) -> npt.NDArray[np.int64]:
+    """Frame and place of peaks in time of at least `threshold`, [n, 2], the first frame first.
+
+    With `infer` these are peaks of `onset` or of `_rises` of `note`, whichever is higher, which are scaled so that the
+    largest of all is that of `onset`.
+    """
+    cuts = [slice(max(0, at - 1), min(at + AT_ONCE + 1, len(note))) for at in range(0, len(note), AT_ONCE)]
+    highest = max((_rises(note, cut, within).max() for cut in cuts), default=0.0) if infer else 0.0
+    loudest = max((float((onset[cut] * within).max()) for cut in cuts), default=0.0)
+    found = [np.zeros((0, 2), np.int64)]
+    for cut in cuts:  # with a frame on either side, for a peak to show
+        x = (onset[cut] * within).astype(np.float64)
+        if highest > 0:
+            x = np.maximum(x, loudest * _rises(note, cut, within) / highest)
+        found.append(np.argwhere(_peaks(x) & (x >= threshold)) + np.array([cut.start, 0]))
+    return np.concatenate(found)
+
+
+def _rises(note: Floats | Rows, cut: slice, within: Floats) -> npt.NDArray[np.float64]:
+    """How much `note` rose in the frames of a cut from one and from two frames before, the lesser; 0 if it fell."""
+    heard = (note[max(0, cut.start - 2) : cut.stop] * within).astype(np.float64)
+    rise = np.zeros_like(heard)
+    rise[2:] = np.maximum(np.minimum(heard[2:] - heard[1:-1], heard[2:] - heard[:-2]), 0.0)
+    return rise[len(rise) - (cut.stop - cut.start) :]
 
 
 def _peaks(x: Floats) -> npt.NDArray[np.bool_]:
@@ -135,7 +170,7 @@ def _peaks(x: Floats) -> npt.NDArray[np.bool_]:
     return found
 
 
-def find_bends(contour: Floats, notes: Sequence[Note], per_semitone: int) -> list[npt.NDArray[np.int64]]:
+def find_bends(contour: Floats | Rows, notes: Sequence[Note], per_semitone: int) -> list[npt.NDArray[np.int64]]:
     """How far each note's pitch is from its key in each of its frames, in contour bins, from `contour` [T, P · S]."""
     bins = np.arange(-REACH, REACH + 1)
     weight = np.exp(-0.5 * (bins / SPREAD) ** 2)
@@ -143,7 +178,7 @@ def find_bends(contour: Floats, notes: Sequence[Note], per_semitone: int) -> lis
     for note in notes:
         middle = note.place * per_semitone
         inside = slice(max(0, REACH - middle), len(bins) - max(0, middle + REACH + 1 - contour.shape[1]))
-        seen = contour[note.start : note.end, middle + bins[inside][0] : middle + bins[inside][-1] + 1]
+        seen = contour[note.start : note.end][:, middle + bins[inside][0] : middle + bins[inside][-1] + 1]
         found.append(bins[inside][np.argmax(seen * weight[inside], axis=1)])
     return found
 

@@ -27,6 +27,7 @@ from zoo.music.audio import AudioSource, Samples
 from zoo.music.io import to_note_sequence
 from zoo.music.score import Score
 from zoo.nn.chunks import in_chunks
+from zoo.nn.rows import on_disk
 from zoo.show.layout import pitch_name
 from zoo.show.timeline import Heat, Lane, Notes
 from zoo.tasks.model import Description, Found, Model
@@ -97,11 +98,18 @@ class Transcription(Model):
         """As `transcribe`, as a Score, which needs no note_seq."""
         check_options(**options)
         name = "" if isinstance(source, tuple) else os.fspath(source)
-        return self.decode(self.posteriorgrams(source), source=name, **options)
+        return self.decode(self.hear(source), source=name, **options)
 
     def posteriorgrams(self, source: AudioSource) -> Posteriorgrams:
-        """The network's output for a whole source: overlapping windows, joined where both are far from their ends."""
-        return Posteriorgrams(*map(np.concatenate, zip(*self.stream(source), strict=True)))
+        """The network's output for a whole source: overlapping windows, joined where both are far from their ends.
+
+        The arrays stay on disk, half a gigabyte for an hour.
+        """
+        return Posteriorgrams(*map(np.asarray, self.hear(source)))
+
+    def hear(self, source: AudioSource) -> Posteriorgrams:
+        """The same as `Rows`, which `decode` takes as well and reads piece by piece."""
+        return on_disk(self.stream(source))
 
     def stream(self, source: AudioSource) -> Iterator[Posteriorgrams]:
         """The same piece by piece, as the source is read; memory does not grow with its length.
@@ -133,20 +141,24 @@ class Transcription(Model):
         qpm: float = 120.0,
         source: str = "",
     ) -> Score:
-        """Posteriorgrams → notes; see `Options`. `source` is what messages call them."""
+        """Posteriorgrams → notes; see `Options`. `source` is what messages call them.
+
+        Memory grows by 30 MB an hour.
+        """
         check_options(onset_threshold, frame_threshold, shortest, fmin, fmax, qpm)
         config = self.config
         pitches = config.lowest + np.arange(config.pitches)
         low, high = (round(69 + 12 * math.log2(hz / 440)) if 0 < hz < math.inf else hz for hz in (fmin, fmax))
         within = ((pitches >= low) & (pitches < high)).astype(np.float32)
         notes = posteriorgram.find_notes(
-            found.note * within,
-            found.onset * within,
+            found.note,
+            found.onset,
             onset_threshold=onset_threshold,
             frame_threshold=frame_threshold,
             shortest=round(shortest * config.sample_rate / config.hop),
             infer_onsets=infer_onsets,
             melodia=melodia,
+            within=within,
         )
         return posteriorgram.to_score(
             notes,
