@@ -47,6 +47,7 @@ PAIR = 2  # frames that are put together before they are compared with each othe
 CHROMA = 24  # the first of a frame's features
 LIVELY = 5.0  # brings novelty to the size of chroma
 STRETCH, ALIKE, SMOOTH = 8, 0.04, 12  # of `repetition_novelty`, in such pairs
+LONGEST = 20 * 60  # seconds
 MARGIN = 4  # frames at a song's ends where no section begins
 LIKELIEST = 0.98  # the quantile of the boundaries of a song: one in fifty of its frames
 ROOM = 64  # tokens: a song is padded to a multiple of these, so that few programs are compiled
@@ -119,8 +120,8 @@ class Structure(Spans):
 class StructureModel(Model):
     """A model that finds sections. A source is a path of sound or notes, samples and their rate, or a Score.
 
-    It hears the whole song before it says anything. Memory grows with the square of its length: attention takes 3 MB
-    a minute and minute.
+    It hears the whole song before it says anything. Memory grows with the square of its length, as each part is
+    compared with each, 3 MB a minute and minute: what is longer than `LONGEST`, and no song any more, is refused.
     """
 
     def __init__(self, module: nnx.Module, found: Found) -> None:
@@ -132,7 +133,7 @@ class StructureModel(Model):
         """The sections of a song.
 
         Raises:
-          InputError: no sound or notes, or too short for a single frame.
+          InputError: no sound or notes, too short for a single frame, or longer than 20 minutes.
         """
         frames, seconds = self._features(source)
         return self.of_chroma(frames, seconds)
@@ -161,11 +162,15 @@ class StructureModel(Model):
         return Attention(weights, at, at, asks="from", asked="to")
 
     def _features(self, source: AudioSource | Score) -> tuple[Floats, float]:
-        if io.is_notes(source):
-            notes: Any = source
-            return NoteChromaCodec(self.codec.sample_rate, self.codec.hop).features(notes)
-        sound: Any = self.codec.features(source)
-        return sound[0], sound[1]
+        codec: Any = NoteChromaCodec(self.codec.sample_rate, self.codec.hop) if io.is_notes(source) else self.codec
+        frames, seconds = codec.features(source)
+        if seconds > LONGEST:
+            name = source if isinstance(source, str | os.PathLike) else "the piece"
+            limit = (
+                f"{seconds / 60:.0f} minutes are too long for sections; cut it into songs of {LONGEST // 60} at most"
+            )
+            raise InputError(f"{name}: {limit}")
+        return frames, seconds
 
     @property
     def _frame_seconds(self) -> float:
