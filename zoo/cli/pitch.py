@@ -16,7 +16,7 @@ from zoo.errors import InputError
 
 if TYPE_CHECKING:
     from zoo.cli.parser import Verbs
-    from zoo.music.audio import Samples
+    from zoo.music.audio import AudioCodec, Samples
 
 DEFAULT = "crepe"
 
@@ -57,11 +57,10 @@ def pitch(args: argparse.Namespace) -> None:
             f"{args.model}: a model for {model.architecture.task}, not for pitch; see `zoo list --task pitch`"
         )
     options = {"hop": args.hop, "decoder": args.decoder, "fmin": args.fmin, "fmax": args.fmax}
-    rate = model.codec.sample_rate
 
     def tell(path: Path, stem: str) -> Any:
-        with watched(path, rate) as samples:
-            track = model.track((samples, rate), **options)
+        with watched(path, model.codec) as samples:
+            track = model.track((samples, model.codec.sample_rate), **options)
         score = track.to_score(args.threshold)
         if args.out or not args.json:
             base = Path(args.out or "out") / stem
@@ -77,8 +76,8 @@ def pitch(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def watched(path: Path, rate: int) -> Iterator[Iterator[Samples]]:
-    """The samples of a file, block by block; a bar counts their seconds."""
+def watched(path: Path, codec: AudioCodec) -> Iterator[Iterator[Samples]]:
+    """The samples of a file as a codec reads them, block by block; a bar counts their seconds."""
     from tqdm import tqdm
 
     from zoo.music import audio
@@ -87,8 +86,8 @@ def watched(path: Path, rate: int) -> Iterator[Iterator[Samples]]:
     with tqdm(total=total, unit=" s of sound", delay=2, leave=False, disable=None, file=sys.stderr) as bar:
 
         def blocks() -> Iterator[Samples]:
-            for block in audio.blocks(path, rate, seconds=5.0):
+            for block in codec.blocks(path, seconds=5.0):
                 yield block
-                bar.update(len(block) / rate)
+                bar.update(len(block) / codec.sample_rate)
 
         yield blocks()

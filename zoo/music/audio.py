@@ -7,22 +7,24 @@ find(paths) → paths                         the files of sound among files and
 
 A source is a path (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads, at any rate, width and number of channels),
 or a pair (samples, rate) with samples [N] or [N, channels], or with an iterator of such pieces: a stream. Channels are
-averaged, then resampled by soxr at its high quality: what librosa does, and so what most published models were fed.
+averaged, then resampled by soxr at its high quality: what librosa does, and so what most published models were fed; or
+by what another model was fed with, see `RESAMPLERS`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import InputError
+from zoo.music.resampling import SincResampler
 
 Samples: TypeAlias = npt.NDArray[np.float32]
 AudioSource: TypeAlias = str | os.PathLike[str] | tuple[npt.NDArray[Any] | Iterable[npt.NDArray[Any]], int]
@@ -32,49 +34,76 @@ FILES = "sound in it; WAV, FLAC, OGG and MP3 are"  # for messages
 _BLOCK_SECONDS = 30.0
 
 
+class Resampler(Protocol):
+    """What brings a sound to another rate, piece by piece."""
+
+    def resample_chunk(self, samples: Samples, last: bool = False) -> Samples:
+        """The samples that the next ones complete; all that are left with the `last`."""
+        ...
+
+
+def _soxr(native: int, rate: int) -> Resampler:
+    import soxr
+
+    stream: Resampler = soxr.ResampleStream(native, rate, 1, dtype="float32", quality="HQ")
+    return stream
+
+
+RESAMPLERS: dict[str, Callable[[int, int], Resampler]] = {"soxr": _soxr, "resampy": SincResampler}
+
+
 @dataclass(frozen=True)
 class AudioCodec:
-    """What the card of a model of sound says of its input: mono samples at `sample_rate` (Hz)."""
+    """What the card of a model of sound says of its input: mono samples at `sample_rate` (Hz), by which `resampler`."""
 
     sample_rate: int
+    resampler: str = "soxr"
 
     name: ClassVar[str] = "audio"
     kind: ClassVar[str] = "audio"
 
+    def __post_init__(self) -> None:
+        if self.resampler not in RESAMPLERS:
+            raise ValueError(f"resampler {self.resampler!r}: there are {', '.join(RESAMPLERS)}")
+
     def read(self, source: AudioSource) -> Samples:
         """The whole of a source, [N]."""
-        return read(source, self.sample_rate)
+        return read(source, self.sample_rate, self.resampler)
+
+    def blocks(self, source: AudioSource, seconds: float = _BLOCK_SECONDS) -> Iterator[Samples]:
+        """The same in pieces."""
+        return blocks(source, self.sample_rate, seconds, self.resampler)
 
 
-def read(source: AudioSource, rate: int) -> Samples:
+def read(source: AudioSource, rate: int, resampler: str = "soxr") -> Samples:
     """The whole of a source as mono samples at `rate` (Hz): float32 [N].
 
     Raises:
       InputError: no such file, no audio, no samples, or samples that are not finite.
     """
-    return np.concatenate(list(blocks(source, rate)))
+    return np.concatenate(list(blocks(source, rate, resampler=resampler)))
 
 
-def blocks(source: AudioSource, rate: int, seconds: float = _BLOCK_SECONDS) -> Iterator[Samples]:
+def blocks(
+    source: AudioSource, rate: int, seconds: float = _BLOCK_SECONDS, resampler: str = "soxr"
+) -> Iterator[Samples]:
     """The samples of `read`, to the bit, in pieces of about `seconds`: memory does not grow with the file.
 
     Of a stream each piece is handed on as soon as it comes, less what the resampler's filter holds back (some 30 ms).
     """
-    import soxr
-
     with _opened(source) as (name, native, pieces):
-        resampler = soxr.ResampleStream(native, rate, 1, dtype="float32", quality="HQ") if native != rate else None
+        resample = RESAMPLERS[resampler](native, rate).resample_chunk if native != rate else None
         nothing = True
         for piece in pieces(int(seconds * native)):
             mono = piece.mean(axis=1, dtype=np.float32) if piece.ndim == 2 else piece
             if not np.isfinite(mono).all():
                 raise InputError(f"{name}: has samples that are not finite numbers; export it again")
-            out = resampler.resample_chunk(np.ascontiguousarray(mono)) if resampler else mono
+            out = resample(np.ascontiguousarray(mono)) if resample else mono
             if len(out):
                 yield out
                 nothing = False
         empty = np.zeros(0, np.float32)
-        rest = resampler.resample_chunk(empty, last=True) if resampler else empty
+        rest = resample(empty, last=True) if resample else empty
         if len(rest):
             yield rest
         elif nothing:

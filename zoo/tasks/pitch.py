@@ -227,7 +227,8 @@ class _Reading:
         fmin: float = 50.0,
         fmax: float = 2006.0,
     ) -> None:
-        self.source, self.rate, self.window = source, model.codec.sample_rate, model.config.window
+        self.source, self.codec = source, model.codec
+        self.rate, self.window = model.codec.sample_rate, model.config.window
         if not 1 / self.rate <= hop <= 60:
             raise InputError(f"hop={hop}: not between a sample at {self.rate} Hz and a minute; 0.01 s is usual")
         self.hop = round(hop * self.rate)
@@ -248,7 +249,7 @@ class _Reading:
 
     def frames(self) -> Iterator[Samples]:
         """The windows around every frame's time, [n, window]."""
-        pieces = audio.blocks(self.source, self.rate, seconds=5.0)
+        pieces = self.codec.blocks(self.source, seconds=5.0)
         return audio.windows(pieces, self.window, self.hop, mirror=self.mirrored)
 
     def take(self, activations: npt.NDArray[np.float32]) -> Track:
