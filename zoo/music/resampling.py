@@ -1,8 +1,8 @@
 """Resampling by a windowed sinc: what resampy 0.4 does with its filter "kaiser_best", sample by sample.
 
-CREPE's packages use it, so what the networks hear at both ends of a sound is its ringing and no other's. A sample of
-the result is a sum over 50 periods of the lower rate on either side of it (Smith 1984); what lies beyond the sound is 0.
-Where the filter is needed between two entries of its table, and its step of a whole number of entries, are resampy's.
+CREPE's packages use it, so what its networks hear at both ends of a sound is the ringing of this filter. A sample of
+the result is a sum over 50 periods of the lower rate on either side of it (Smith 1984); beyond the sound all is 0.
+The steps through its table, a whole number of entries, are resampy's.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def groups(native: int, rate: int) -> tuple[int, tuple[Group, ...]]:
 
 
 def _weights(after: npt.NDArray[np.float64], ratio: float) -> tuple[int, npt.NDArray[np.float64]]:
-    """Weights [T, n] for times that lie by `after` [T], in samples from 0 to 1, after a sample, and its place in them."""
+    """Weights [T, n] for times `after` a sample, [T] from 0 to 1 samples, and the place of that sample in them."""
     scale, table = min(1.0, ratio), _table()
     step = int(scale * PRECISION)
     count = -(-len(table) // step)
