@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -21,6 +22,7 @@ from zoo.errors import InputError, WeightsError
 from zoo.models import chord_crema
 from zoo.models.chord_crema import ARCHITECTURE, GRU, ChordCrema, Config
 from zoo.music import harte
+from zoo.music.harmonic_cqt import HarmonicCqtCodec
 from zoo.music.harte import ChordSpan
 from zoo.tasks import chords as task
 from zoo.tasks.chords import Progression, decode, smooth
@@ -207,6 +209,28 @@ def test_no_length_compiles_again(tiny: ChordCrema) -> None:
     for frames in (3, 600, 1100, 40):
         assert run(RNG.uniform(-3, 3, (frames, 12, 2)).astype(np.float32)).chord.shape == (frames, 26)
         assert [program._cache_size() for program in compiled] == [1, 1, 1, 1]
+
+
+def test_long_recordings_take_no_more_memory(tiny: ChordCrema) -> None:
+    """From a stream to the chords: twelve minutes take what two do, but for the decoder's byte a frame and chord."""
+    codec = HarmonicCqtCodec(sample_rate=8000, hop=256, lowest=220.0, octaves=1, bins_per_octave=12)
+    run, noise = tiny.by_pieces(lambda kernel: jax.jit(partial(kernel, tiny))), RNG.normal(0, 0.1, 80_000)
+
+    def peak(minutes: int) -> tuple[float, int]:
+        stream = (noise.astype(np.float32) for _ in range(6 * minutes))
+        tracemalloc.start()
+        frames, seconds = codec.features((stream, 8000))
+        found = run(frames)
+        decode(found._asdict(), seconds, Config.tiny(), 8000, 256)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most, sum(rows.shape[0] * int(np.prod(rows.shape[1:])) * 4 for rows in found)
+
+    peak(1)  # compiles
+    (short, _), (long, outputs) = peak(2), peak(12)
+    frames = 10 * 60 * 8000 / 256
+    assert outputs > 5e6, "what is kept on disk"
+    assert long - short < frames * (len(Config.tiny().labels) + 3 * 8) + 2e5
 
 
 # --- smoothing and decoding ------------------------------------------------------------------------------------------

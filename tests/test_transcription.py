@@ -24,6 +24,7 @@ from zoo.music.audio import AudioCodec
 from zoo.music.midi import midi_bytes
 from zoo.music.posteriorgram import GAP, Note, find_notes
 from zoo.music.score import Score
+from zoo.nn.rows import on_disk
 from zoo.tasks import transcription
 from zoo.tasks.model import Found
 from zoo.tasks.transcription import Transcription
@@ -109,6 +110,24 @@ def test_melodia_is_its_definition() -> None:
         found = find_notes(note, np.zeros_like(note), **OPTIONS | {"shortest": 3})
         assert [n[:3] for n in found] == brute_force(note, 0.3, 3)
         assert len(found) > 20
+
+
+def test_notes_are_the_same_however_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Piece by piece from disk, as from one array; with all pitches or some."""
+    rng = np.random.default_rng(1)
+    runs = np.repeat(rng.random((20, 88)) < 0.4, 7, axis=0)
+    note, onset = (runs * rng.random((140, 88))).astype(np.float32), rng.random((140, 88), np.float32) ** 4
+    options = OPTIONS | {"infer_onsets": True, "shortest": 2}
+    within = (np.arange(88) > 20).astype(np.float32)
+    for weights in (None, within):
+        whole = find_notes(note, onset, **options, within=weights)
+        assert len(whole) > 50
+        with monkeypatch.context() as patch:
+            for size in (3, 10, 139, 140):
+                patch.setattr(posteriorgram, "AT_ONCE", size)
+                kept = on_disk(iter([(note[:50], onset[:50]), (note[50:], onset[50:])]))
+                assert find_notes(*kept, **options, within=weights) == whole
+    assert whole == find_notes(note * within, onset * within, **options)
 
 
 def test_silence_has_no_notes() -> None:
