@@ -114,6 +114,16 @@ def test_scores_follow_from_the_logits(model: Continuation, primer: Score, tmp_p
     assert taken.plot(tmp_path / "surprise.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_attention_of_a_piece(model: Continuation, primer: Score) -> None:
+    tokens = model.tokens(primer)[: CONFIG.steps]
+    found = model.attention(primer)
+    assert found.weights.shape == (CONFIG.layers, CONFIG.heads, len(tokens), len(tokens))
+    np.testing.assert_allclose(found.weights.sum(axis=-1), 1.0, rtol=1e-5)
+    assert len(found.rows) == len(found.columns) == len(tokens)
+    assert (np.diff(found.columns) >= 0).all()
+    assert (found.columns[1:] == found.rows[:-1]).all()
+
+
 def test_long_pieces_are_scored_with_half_a_window_before(model: Continuation) -> None:
     tokens = np.random.default_rng(0).integers(0, 47, 150).astype(np.int32)
     nats = model.nats([tokens])[0]
@@ -162,9 +172,10 @@ def test_the_command_line(
     assert main(["continue", weights, "a.mid", "-n", "2", "--steps", "32", "--midi-only", "--out", "on"]) == 0
     assert len(list(Path("on").glob("*.mid"))) == 3
     capsys.readouterr()
-    assert main(["score", weights, "a.mid", "--json", "--plots", "pictures"]) == 0
+    assert main(["score", weights, "a.mid", "--json", "--plots", "pictures", "--attention", "looks"]) == 0
     assert '"nats_a_token"' in capsys.readouterr().out
     assert Path("pictures/a.png").is_file()
+    assert Path("looks/a-attention.png").is_file()
     for command, message in (
         (["continue", weights, "a.mid", "--primer", "0.0001", "--steps", "4"], ""),
         (["interpolate", weights, "a.mid", "a.mid"], "has no latent vectors"),

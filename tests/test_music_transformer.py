@@ -103,6 +103,40 @@ def test_causality_by_gradient(kind: str) -> None:
     assert (reach[: at + 1] > 0).all()
 
 
+@pytest.mark.parametrize("kind", list(ARCHITECTURE.tiny))
+def test_attention_is_what_the_forward_pass_uses(kind: str) -> None:
+    """Rows sum to one, nothing looks ahead, and where a token doesn't look, what stands there doesn't matter."""
+    config = ARCHITECTURE.tiny[kind]
+    model = MusicTransformer(config, rngs=nnx.Rngs(0))
+    x = jnp.asarray(example(config, 2, np.random.default_rng(0))["x"])
+    weights = ARCHITECTURE.kernels["attention"](model, {"x": x}, jax.random.key(0))
+    assert weights.shape == (2, config.layers, config.heads, config.steps, config.steps)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1.0, rtol=1e-5)
+    assert (weights * ~np.tri(config.steps, dtype=bool) == 0).all()
+    block = model.blocks[0]
+    inputs = shift(config, x)
+    heard = block.before_attention(model.embed(inputs, jnp.arange(config.steps)))
+    _, v = block.attention.look(heard, pitch_of(config, inputs))
+    mixed = jnp.einsum("bhij,bhjd->bihd", weights[:, 0], v).reshape(heard.shape)
+    expected = block.attention(heard, pitch_of(config, inputs))
+    np.testing.assert_allclose(block.attention.out(mixed), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_decoding_copies_no_cache() -> None:
+    """Keys and values are updated in place: what a token costs must not grow by copies of all tokens before it."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("what the CPU backend compiles to")
+    config = Config.tiny()
+    graph, params = nnx.split(MusicTransformer(config, rngs=nnx.Rngs(0)))
+    for size in (1, 3):
+        compiled = jax.jit(lambda params, key, size=size: generate(nnx.merge(graph, params), size, key, Sampling()))
+        text = compiled.lower(params, jax.random.key(0)).compile().as_text()
+        assert f"f32[{size * config.heads},{config.steps},8]" in text
+        loops = [part for part in text.split("\n}") if "ENTRY" not in part]
+        copies = [line for part in loops for line in part.splitlines() if " copy(" in line]
+        assert not [line for line in copies if f"{config.steps},8]" in line]
+
+
 def test_padding_counts_for_nothing() -> None:
     config = Config.tiny()
     model = MusicTransformer(config, rngs=nnx.Rngs(0))

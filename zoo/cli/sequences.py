@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.cli.attention import add_attention, draw_attention
 from zoo.cli.music import (
     NOTES,
     add_length,
@@ -50,12 +51,14 @@ def add(verbs: Verbs) -> None:
         """
         zoo score music-transformer/jsb chorale.mxl
         zoo score music-transformer/jsb a.mid b.mid --plots surprise --json
+        zoo score music-transformer/jsb a.mid --attention looks.png
         """,
         "Prints nats a token (−log p, given all before it); 0 is no surprise at all.",
     )  # fmt: skip
     add_model(parser)
     parser.add_argument("files", nargs="+", metavar="FILE", help=NOTES)
     parser.add_argument("--plots", metavar="DIR", help="draw the surprise over time of each piece into this folder")
+    add_attention(parser)
     add_json(parser)
 
 
@@ -98,8 +101,9 @@ def score(args: argparse.Namespace) -> None:
             taken.plot(name, f"{Path(file).name}: {taken.mean:.3f} nats a token")
             for taken, name, file in zip(found, names, args.files, strict=True)
         ]
+    looks = [draw_attention(args, model, file, stem) for file, stem in zip(args.files, stems(args.files), strict=True)]
     if args.json:
-        rows = zip(args.files, found, pictures, strict=True)
+        rows = zip(args.files, found, pictures, looks, strict=True)
         return print_json(
             [
                 {
@@ -109,8 +113,9 @@ def score(args: argparse.Namespace) -> None:
                     "nats": taken.nats.tolist(),
                     "seconds": taken.seconds.tolist(),
                     "picture": picture,
+                    "attention": look,
                 }
-                for file, taken, picture in rows
+                for file, taken, picture, look in rows
             ]
         )
     lines = [("FILE", "TOKENS", "NATS A TOKEN", "MOST SURPRISED AT")]
@@ -121,4 +126,6 @@ def score(args: argparse.Namespace) -> None:
     print_table(lines)
     if args.plots:
         print(f"\ndrew the surprise over time into {args.plots}")
+    if args.attention:
+        print(f"\ndrew the attention into {args.attention}")
     return None

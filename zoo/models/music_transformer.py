@@ -247,6 +247,17 @@ def generate(model: MusicTransformer, batch: int, key: jax.Array, sampling: Samp
     return rollout(model.stepper(), state, nothing, key, 0, config.steps, sampling)[0]
 
 
+def attention(model: MusicTransformer, x: jax.Array) -> jax.Array:
+    """What each token's prediction looks at among the inputs, the tokens before: [B, layers, H, L, L]."""
+    inputs = shift(model.config, x)
+    pitch = pitch_of(model.config, inputs)
+    h, found = model.embed(inputs, jnp.arange(x.shape[1])), []
+    for block in model.blocks:
+        found.append(block.attention.look(block.before_attention(h), pitch)[0])
+        h = block(h, pitch, Dropout())
+    return jnp.stack(found, axis=1)
+
+
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
     """A random batch of windows."""
     return {"x": rng.integers(0, config.classes, (batch, config.steps), dtype=np.int32)}
@@ -262,6 +273,7 @@ ARCHITECTURE = Architecture(
     example=example,
     kernels={
         "forward": lambda model, batch, key: model.logits(batch["x"]),
+        "attention": lambda model, batch, key: attention(model, batch["x"]),
         "generate": lambda model, batch, key: generate(model, len(batch["x"]), key, Sampling()),
     },
     stepping=Stepping(start, MusicTransformer.stepper, grow),

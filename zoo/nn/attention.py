@@ -74,7 +74,13 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array, pitch: jax.Array | None = None) -> jax.Array:
         """All tokens at once: `x` [B, L, H·D] → the same shape; `pitch` int32 [B, L], −1 for tokens without one."""
-        batch, length, units = x.shape
+        weights, v = self.look(x, pitch)
+        mixed = product("bhij,bhjd->bhid", weights, v)
+        return self.out(jnp.moveaxis(mixed, 1, 2).reshape(x.shape))
+
+    def look(self, x: jax.Array, pitch: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """How much each token hears of each, [B, H, L, L], rows sum to 1; and what there is to hear, [B, H, L, D]."""
+        length = x.shape[1]
         q, k, v = (self.split_heads(part) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [B, H, L, D]
         q = q / math.sqrt(self.width)
         if "pitch" in self.relations:
@@ -90,9 +96,7 @@ class Attention(nnx.Module):
             steps = -(-length // self.voices)
             scores += by_steps(self.by_distance(q, "time", steps), self.voices)[..., :length]
         causal = jnp.arange(length)[:, None] >= jnp.arange(length)
-        weights = jax.nn.softmax(jnp.where(causal, scores, -1e9), axis=-1)
-        mixed = product("bhij,bhjd->bhid", weights, v)
-        return self.out(jnp.moveaxis(mixed, 1, 2).reshape(batch, length, units))
+        return jax.nn.softmax(jnp.where(causal, scores, -1e9), axis=-1), v
 
     def stepper(self) -> Step:
         """A function that goes one step: (x, cache, position, pitches) → (attended, cache with this token in it).

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flax import nnx
     from note_seq import NoteSequence
 
+    from zoo.show.attention import Attention
     from zoo.tasks.latent import Key, Source
 
 CHUNK = 64  # tokens of one compiled call: what a stream is made of, and so all else, to be the same to the bit
@@ -106,6 +107,8 @@ class Continuation(Model):
             lambda model, state, tokens, context: follow(stepping.stepper(model), state, tokens, context)[1],
             donate=(1,),
         )
+        if look := self.architecture.kernels.get("attention"):
+            self._attention = self.jit(lambda model, x: look(model, {"x": x}, jax.random.key(0)))
         self._nats = self.jit(
             lambda model, x: surprise(forward(model, {"x": x}, jax.random.key(0)), x[..., 0] if x.ndim > 2 else x)
         )
@@ -131,6 +134,24 @@ class Continuation(Model):
         nats = self.nats([tokens])[0]
         tokens = _events(tokens)
         return Surprise(tokens, nats, self.coder.seconds(tokens, piece.qpm)[:-1], piece.source)
+
+    def attention(self, source: Source) -> Attention:
+        """Which tokens before it each token of a piece is predicted from, as far as one window goes.
+
+        Column 0 is what stands before the first token, column j + 1 token j. Raises InputError for a model that
+        doesn't attend.
+        """
+        from zoo.show.attention import Attention
+
+        if not hasattr(self, "_attention"):
+            raise InputError(f"{self.name}: has no attention to look at; leave out --attention")
+        piece = io.read(source)
+        tokens = self.tokens(piece)[: self.config.steps]
+        window = np.full((1, self.config.steps, *tokens.shape[1:]), self.coder.classes, np.int32)
+        window[0, : len(tokens)] = tokens
+        weights = np.asarray(self._attention(jnp.asarray(window)))[0, ..., : len(tokens), : len(tokens)]
+        rows = self.coder.seconds(_events(tokens), piece.qpm)[:-1]
+        return Attention(weights, rows, np.concatenate([rows[:1], rows[:-1]]), asks="predicted", asked="looked at")
 
     def stream(self, primer: Source | None = None, *, qpm: float | None = None, **options: Any) -> Iterator[Note]:
         """Notes as they end, one after another, the same as `sample` or `continue_` writes; the primer's own first.
