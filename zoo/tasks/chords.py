@@ -96,7 +96,8 @@ class Chords(Model):
 
     The networks hear all of a recording before they say anything of its beginning (they read it both ways, and what
     they read is scaled or tuned by all of it), so a stream has to end first: latency is the recording's length. Work
-    goes piece by piece, and features, states and outputs wait on disk, 0.4 GB an hour: memory grows by 8 MB an hour.
+    goes piece by piece, and features, states and outputs wait on disk: an hour takes 12 MB of memory more than ten
+    minutes (`benchmarks/memory.csv`).
     """
 
     def __init__(self, module: nnx.Module, found: Found) -> None:
