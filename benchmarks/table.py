@@ -50,13 +50,14 @@ def put(rows: Sequence[Row], path: Path) -> None:
 
 
 def markdown(folder: Path = RESULTS) -> str:
-    """A table for each model that generates, sampling and training on each device, and one of those that listen."""
+    """A table for each model that has peers in sampling, one of those that listen, and one of all others' kernels."""
     rows = read(folder)
+    sampled = sorted({row["model"] for row in rows if row["operation"] == "decode"}) or ["music-vae/mel-2bar"]
     listeners = {row["model"] for row in rows if row["operation"] in LISTENING}
+    tables = [_table(model, [row for row in rows if row["model"] == model]) for model in sampled]
     heard = [row for row in rows if row["model"] in listeners]
-    models = sorted({row["model"] for row in rows} - listeners) or ["music-vae/mel-2bar"]
-    tables = [_table(model, [row for row in rows if row["model"] == model]) for model in models]
-    return "\n\n".join([*tables, _listening(heard)])
+    others = [row for row in rows if row["model"] not in listeners.union(sampled)]
+    return "\n\n".join([*tables, _listening(heard), _kernels(others)])
 
 
 def _listening(rows: Sequence[Row]) -> str:
@@ -80,6 +81,21 @@ def _listening(rows: Sequence[Row]) -> str:
         "and compiles, the zoo's from a warm compilation cache. The network's share of peak: its operations as they "
     )
     notes += "are written, beside the core's best matrix product."
+    return f"{notes}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _kernels(rows: Sequence[Row]) -> str:
+    head = ["seconds a call", "sequences a second", "share of peak", "memory, MB"]
+    lines = [["device", "model", "kernel", "batch", *head], ["---", "---", "---", *["---:"] * (1 + len(head))]]
+    fields = ("median_s", "sequences_per_s", "share_of_matmul", "memory_mb")
+    for platform, title in PLATFORMS.items():
+        here = [row for row in rows if row["platform"] == platform]
+        programs = dict.fromkeys((row["device"], row["model"], row["operation"], row["batch"]) for row in here)
+        for names in programs or [(title, "all", "all", "")]:
+            wanted = dict(zip(("device", "model", "operation", "batch"), names, strict=True))
+            lines.append([*names, *(_cell(value(here, field, **wanted)) for field in fields)])
+    notes = "The other models: each kernel on a random batch of what the model learnt from, and the training step, in "
+    notes += "processor time (`python -m benchmarks.kernels`). The share is of the core's best float32 matrix product."
     return f"{notes}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

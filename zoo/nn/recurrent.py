@@ -168,7 +168,10 @@ def _scan_backward(reverse: bool, saved: Any, gradients: Any) -> Any:
     at = (d_hidden, c_before, c_after, activated)
     (d_c, d_h), d_gates = jax.lax.scan(step, (d_c, d_h), at, reverse=not reverse)
     d_x = dot(d_gates, kernel[:-units].T)  # dropped by the compiler where the inputs need no gradient
-    d_kernel = jnp.einsum("tbx,tbg->xg", xh, d_gates, preferred_element_type=jnp.float32).astype(kernel.dtype)
+    rows, d_rows = (
+        each.reshape(-1, each.shape[-1]) for each in (xh, d_gates)
+    )  # over two axes XLA sums slowly: .71 of the peak, not .96
+    d_kernel = dot(rows.T, d_rows).astype(kernel.dtype)
     return d_x, d_kernel, jnp.sum(d_gates, axis=0, dtype=jnp.float32), d_c, d_h
 
 

@@ -60,6 +60,7 @@ FIELDS = (
     "memory_mb",  # arguments, results and temporaries of the compiled program; its code apart
 )
 Row = dict[str, Any]
+Clock = Callable[[], float]  # seconds since some moment
 
 
 def bench(
@@ -103,24 +104,28 @@ def measure(
     batch_sizes: Sequence[int],
     seconds: float,
     precision: str = "float32",
+    clock: Clock = time.perf_counter,
 ) -> list[Row]:
-    """As `bench`, for an architecture and a configuration that need no card."""
+    """As `bench`, for an architecture and a configuration that need no card.
+
+    With `time.process_time` for a clock all is in processor time: on one core, where others are using it too.
+    """
     plan = [(kernel, size) for kernel in architecture.kernels for size in batch_sizes] + [("train", max(batch_sizes))]
     system = "zoo" if precision == "float32" else f"zoo {precision}"
     same: Row = {"device": device_name(), "platform": jax.default_backend(), "system": system, "model": name}
     same |= {"version": f"jax {jax.__version__}"}
-    peak, rows = matmul_peak() / 1e9, []
+    peak, rows = matmul_peak(clock) / 1e9, []
     for operation, size in tqdm(plan, desc=f"timing {name}", unit="program", disable=None):
         function, args = program(architecture, config, operation, size)
         with products(precision):
-            compiled, compile_s, cached_s = compile_timed(function, args)
-        times, used = timed(compiled, args, operation == "train", seconds)
+            compiled, compile_s, cached_s = compile_timed(function, args, clock)
+        times, used = timed(compiled, args, operation == "train", seconds, clock)
         measured = summary(times, size, config.steps, getattr(config, "seconds", None))
         measured |= {"operation": operation, "cores_used": used}
         measured |= {"compile_s": compile_s, "cached_compile_s": cached_s, "memory_mb": memory(compiled) / 1e6}
         measured |= {"gflops_per_s": matmul_flops(function, *args) / measured["median_s"] / 1e9}
         rows.append(same | measured)
-    peak = max(peak, matmul_peak() / 1e9)  # again: the machine may have been busier at first
+    peak = max(peak, matmul_peak(clock) / 1e9)  # again: the machine may have been busier at first
     shares = [{"matmul_gflops_per_s": peak, "share_of_matmul": row["gflops_per_s"] / peak} for row in rows]
     return [{name: _known((row | share)[name]) for name in FIELDS} for row, share in zip(rows, shares, strict=True)]
 
@@ -161,7 +166,11 @@ def summary(times: Sequence[float], size: int, steps: int, seconds: float | None
 
 
 def timed(
-    function: Callable[..., Any], args: tuple[Any, ...], feed_back: bool, seconds: float
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    feed_back: bool,
+    seconds: float,
+    clock: Clock = time.perf_counter,
 ) -> tuple[list[float], float]:
     """Seconds of each call after a first that isn't counted, and how many processor cores were in use meanwhile.
 
@@ -170,25 +179,25 @@ def timed(
     """
     result = jax.block_until_ready(function(*args))
     times: list[float] = []
-    processor, begin = time.process_time(), time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - begin < seconds:
+    processor, begin = time.process_time(), clock()
+    while len(times) < 3 or clock() - begin < seconds:
         if feed_back:
             args = (result[0], *args[1:])
-        start = time.perf_counter()
+        start = clock()
         result = jax.block_until_ready(function(*args))
-        times.append(time.perf_counter() - start)
-    return times, (time.process_time() - processor) / (time.perf_counter() - begin)
+        times.append(clock() - start)
+    return times, (time.process_time() - processor) / (clock() - begin)
 
 
-def compile_timed(function: Any, args: tuple[Any, ...]) -> tuple[Any, float, float]:
+def compile_timed(function: Any, args: tuple[Any, ...], clock: Clock = time.perf_counter) -> tuple[Any, float, float]:
     """(compiled program, seconds to compile it, seconds with the compilation cache filled)."""
     seconds = []
     with fresh_compilation_cache():
         for _ in range(2):
             jax.clear_caches()  # what this process remembers; the second time only the cache on disk is left
-            begin = time.perf_counter()
+            begin = clock()
             compiled = function.lower(*args).compile()
-            seconds.append(time.perf_counter() - begin)
+            seconds.append(clock() - begin)
     return compiled, seconds[0], seconds[1]
 
 
@@ -215,13 +224,13 @@ def _configure(settings: Mapping[str, Any]) -> None:
     compilation_cache.reset_cache()  # it would keep to the folder that it met first
 
 
-def matmul_peak() -> float:
+def matmul_peak(clock: Clock = time.perf_counter) -> float:
     """Operations a second of the best float32 matrix product n × n, n = 1024 and up while one takes under 0.1 s."""
     best, n, took = 0.0, 1024, 0.0
     product = jax.jit(jnp.matmul)
     while took < 0.1 and n <= 16384:
         square = jax.random.normal(jax.random.key(0), (n, n))
-        took = min(timed(product, (square, square), False, seconds=0.5)[0])
+        took = min(timed(product, (square, square), False, 0.5, clock)[0])
         best, n = max(best, 2 * n**3 / took), 2 * n
     return best
 
