@@ -168,10 +168,12 @@ def _scan_backward(reverse: bool, saved: Any, gradients: Any) -> Any:
     at = (d_hidden, c_before, c_after, activated)
     (d_c, d_h), d_gates = jax.lax.scan(step, (d_c, d_h), at, reverse=not reverse)
     d_x = dot(d_gates, kernel[:-units].T)  # dropped by the compiler where the inputs need no gradient
-    rows, d_rows = (
-        each.reshape(-1, each.shape[-1]) for each in (xh, d_gates)
-    )  # over two axes XLA sums slowly: .71 of the peak, not .96
-    d_kernel = dot(rows.T, d_rows).astype(kernel.dtype)
+    rows, d_rows = xh.reshape(-1, xh.shape[-1]), d_gates.reshape(-1, d_gates.shape[-1])
+    if kernel.dtype == jnp.float32:  # [16384, 602]ᵀ · [16384, 2048] on a CPU: 409 ms, 571 as a sum over time and batch
+        d_kernel = dot(rows.T, d_rows)
+    else:  # bfloat16 is the other way round, 534 ms and 318; with a leading axis of one, 270
+        d_kernel = jnp.einsum("tbx,tbg->xg", rows[None], d_rows[None], preferred_element_type=jnp.float32)
+    d_kernel = d_kernel.astype(kernel.dtype)
     return d_x, d_kernel, jnp.sum(d_gates, axis=0, dtype=jnp.float32), d_c, d_h
 
 
