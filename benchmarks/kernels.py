@@ -8,7 +8,6 @@ table.
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from pathlib import Path
 
@@ -29,8 +28,7 @@ def main() -> None:
         found = find(model)
         settings = options.batch_sizes, options.seconds
         rows = bench.measure(found.name, found.architecture, found.config, *settings, clock=time.process_time)
-        device = re.sub(r"[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-")
-        table.put(rows, options.out / f"{device}.csv")
+        table.put(rows, table.file_of_device(options.out))
 
 
 if __name__ == "__main__":

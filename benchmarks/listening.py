@@ -10,21 +10,18 @@ table.
 from __future__ import annotations
 
 import argparse
-import functools
-import json
 import os
-import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import table
+from benchmarks.contest import Contestant, take_turns
 from benchmarks.peers.turns import answer
 from zoo.tasks import bench
 
@@ -53,26 +50,6 @@ TRIALS = (
     Trial("musicnn/mtt-vgg", "tag", 30.0, (("musicnn", "MTT_vgg package"), ("musicnn", "MTT_vgg session"))),
     Trial("chord-crema/ismir2017", "chords", 30.0, (("crema", "predict"),)),
 )
-
-
-@dataclass
-class Contestant:
-    """A running program, and what it told of each of its turns."""
-
-    system: str
-    operation: str
-    process: subprocess.Popen[str]
-    turns: list[dict[str, Any]] = field(default_factory=list)
-
-    def take_turn(self) -> None:
-        """Raises SystemExit with the program's name if it ends instead of answering."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            print(self.operation, file=self.process.stdin, flush=True)
-            self.turns.append(json.loads(self.process.stdout.readline()))
-        except (OSError, ValueError):
-            raise SystemExit(f"{self.system}: ended before it answered; see its message above") from None
 
 
 def sound(seconds: float) -> np.ndarray:
@@ -109,30 +86,21 @@ def serve(name: str, path: str) -> None:
 
 def contest(trial: Trial, rounds: int, pythons: dict[str, str]) -> list[bench.Row]:
     """A row for each contestant; the first turn of each, which loads and compiles, is told apart."""
-    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"), "1")
-    environment |= {"TF_USE_LEGACY_KERAS": "1", "PYTHONPATH": str(HERE.parent)}
     with tempfile.TemporaryDirectory() as folder:
         import soundfile
 
         path = f"{folder}/sound.wav"
         soundfile.write(path, sound(trial.seconds), RATE)
         ours = [sys.executable, "-m", "benchmarks.listening", "--serve", trial.model, path]
-        commands = [("zoo", trial.operation, ours, environment)]
+        field = [Contestant("zoo", trial.operation, ours)]
         for peer, operation in trial.peers:
             python = pythons.get(peer, str(HERE / "peers" / peer / ".venv" / "bin" / "python"))
             if Path(python).is_file():
                 command = [python, str(HERE / "peers" / peer / "bench.py"), path]
-                commands.append((f"{peer}, {operation}", operation, command, environment))
+                field.append(Contestant(f"{peer}, {operation}", operation, command))
             else:
                 print(f"{peer}: not installed, left out", file=sys.stderr)
-        start = functools.partial(subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        field = [Contestant(name, operation, start(command, env=env)) for name, operation, command, env in commands]
-        for number in range(rounds + 1):
-            for contestant in field if number % 2 else reversed(field):
-                print(f"{trial.model} {trial.operation}, turn {number}: {contestant.system}", file=sys.stderr)
-                contestant.take_turn()
-        for contestant in field:
-            contestant.process.communicate()
+        take_turns(field, rounds, f"{trial.model} {trial.operation}", {"TF_USE_LEGACY_KERAS": "1"})
     return [row(trial, contestant) for contestant in field]
 
 
@@ -161,13 +129,13 @@ def main() -> None:
         return serve(*options.serve)
     os.sched_setaffinity(0, {options.core})  # children inherit it
     pythons = dict(text.split("=", 1) for text in options.python)
-    device = re.sub(r"[^a-z0-9]+", "-", bench.device_name().lower()).strip("-")
+    path = table.file_of_device(options.out)
     for trial in TRIALS:
         if not options.models or trial.model in options.models:
-            table.put(contest(trial, options.rounds, pythons), options.out / f"{device}.csv")
+            table.put(contest(trial, options.rounds, pythons), path)
     for model in dict.fromkeys(trial.model for trial in TRIALS):
         if not options.models or model in options.models:  # the network alone, and its training step
-            table.put(bench.bench(model, batch_sizes=(BATCH,), seconds=1.0), options.out / f"{device}.csv")
+            table.put(bench.bench(model, batch_sizes=(BATCH,), seconds=1.0), path)
     print(table.markdown(options.out))
     return None
 

@@ -9,7 +9,6 @@ weights included. What a model does in constant memory takes as much for an hour
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import os
 import resource
@@ -21,9 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import table
+
 RATE = 16000  # Hz
 TABLE = Path(__file__).with_name("memory.csv")
-FIELDS = ("operation", "minutes", "peak_mb", "disk_mb", "seconds")
+FIELDS = ("operation", "minutes", "peak_mb", "disk_mb")
 OPERATIONS: dict[str, Callable[[Path, Path], Any]] = {
     "pitch, crepe/tiny": lambda path, out: load("crepe/tiny").track(path),
     "pitch, crepe/full": lambda path, out: load("crepe/full").track(path),
@@ -69,7 +70,7 @@ def write_sound(recordings: list[Path], minutes: float, path: Path) -> None:
 
 def measure(operation: str, minutes: float, path: Path) -> dict[str, Any]:
     """A row of the table, from a process that does nothing else; its temporary files are looked at while it runs."""
-    begin, disk = time.perf_counter(), 0.0
+    disk = 0.0
     command = [sys.executable, "-m", "benchmarks.memory", "--serve", operation, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
@@ -79,8 +80,7 @@ def measure(operation: str, minutes: float, path: Path) -> dict[str, Any]:
         peak = process.stdout.read().split()
     if process.returncode:
         raise SystemExit(f"{operation}: failed; see its message above")
-    seconds = time.perf_counter() - begin
-    values = (operation, f"{minutes:g}", f"{float(peak[-1]):.0f}", f"{disk:.0f}", f"{seconds:.0f}")
+    values = (operation, f"{minutes:g}", f"{float(peak[-1]):.0f}", f"{disk:.0f}")
     return dict(zip(FIELDS, values, strict=True))
 
 
@@ -93,18 +93,6 @@ def unnamed(process: int) -> float:
         except OSError:
             continue
     return total / 1e6
-
-
-def put(row: dict[str, Any]) -> None:
-    """Writes a row into the table, in place of an older one."""
-    rows = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
-    key = (row["operation"], row["minutes"])
-    rows = [*(old for old in rows if (old["operation"], old["minutes"]) != key), row]
-    rows.sort(key=lambda row: ([*OPERATIONS].index(row["operation"]), float(row["minutes"])))
-    with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main() -> None:
@@ -130,7 +118,7 @@ def main() -> None:
             for operation in options.operation or OPERATIONS:
                 row = measure(operation, minutes, path)
                 print(row, flush=True)
-                put(row)
+                table.put([row], TABLE, ("operation", "minutes"), FIELDS)
 
 
 if __name__ == "__main__":

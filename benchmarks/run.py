@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -127,9 +126,9 @@ def main() -> None:
                 print(f"{model}, round {number + 1} of {options.rounds}: {contestant.name}", file=sys.stderr)
                 rows += rows_of(contestant, model, steps, environment)
         rows.append(cold_start(model, environment))
-    device = re.sub(r"[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-")
-    table.put(rows, options.out / f"{device}.csv")
-    table.plot(rows, options.out / f"{device}.png")
+    path = table.file_of_device(options.out)
+    table.put(rows, path)
+    table.plot(rows, path.with_suffix(".png"))
     print(table.markdown(options.out))
 
 

@@ -13,11 +13,8 @@ the speed at which the core sums up a large array in the same run.
 from __future__ import annotations
 
 import argparse
-import csv
-import functools
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +28,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks.listening import Contestant
+from benchmarks import table
+from benchmarks.contest import Contestant, take_turns
 from benchmarks.peers.turns import answer
 from zoo.models import event_rnn, music_transformer
 from zoo.models.music_transformer import ARCHITECTURE, Config, MusicTransformer
@@ -98,7 +96,7 @@ def decoder(graph: Any, params: Any, size: int, tokens: int) -> tuple[Callable[[
     capacity = CAPACITY
     for at in range(0, tokens, CHUNK):
         capacity *= 2 if at + CHUNK > capacity else 1
-        moved += CHUNK * (weights + sum(leaf.nbytes for leaf in jax.tree.leaves(shapes(model, size, capacity))))
+        moved += CHUNK * (weights + size_of(model, size, capacity))
 
     def call() -> Any:
         capacity = CAPACITY
@@ -114,12 +112,10 @@ def decoder(graph: Any, params: Any, size: int, tokens: int) -> tuple[Callable[[
     return call, moved
 
 
-def shapes(model: MusicTransformer, size: int, capacity: int) -> Any:
-    """What a state is made of, without making it."""
-    return jax.tree.map(
-        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape),
-        jax.eval_shape(lambda: music_transformer.start(model, size, capacity)),
-    )
+def size_of(model: MusicTransformer, size: int, capacity: int) -> int:
+    """Bytes of a state, without making it."""
+    state = jax.eval_shape(lambda: music_transformer.start(model, size, capacity))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
 def trainer(graph: Any, params: Any, config: Config, precision: str) -> Callable[[], Any]:
@@ -156,21 +152,11 @@ def reading_rate() -> float:
 
 def contest(operation: str, rounds: int, python: Path) -> list[dict[str, Any]]:
     """A row for each contestant; the first turn of each, which compiles, isn't counted."""
-    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"), "1")
-    environment |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "PYTHONPATH": str(HERE.parent)}
-    start = functools.partial(
-        subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
     ours = [sys.executable, "-m", "benchmarks.sequences", "--serve", operation]
-    field = [Contestant("zoo", operation, start(ours))]
     peer = [str(python), str(HERE / "peers" / "pytorch" / "sequences.py"), operation.split()[0]]
-    field += [Contestant(f"PyTorch, {name}", name, start(peer)) for name in TRIALS[operation]]
-    for number in range(rounds + 1):
-        for contestant in field if number % 2 else reversed(field):
-            print(f"{operation}, turn {number}: {contestant.system}", file=sys.stderr)
-            contestant.take_turn()
-    for contestant in field:
-        contestant.process.communicate()
+    field = [Contestant("zoo", operation, ours)]
+    field += [Contestant(f"PyTorch, {name}", name, peer) for name in TRIALS[operation]]
+    take_turns(field, rounds, operation, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"})
     times = [statistics.median(turn["processor"] for turn in contestant.turns[1:]) for contestant in field]
     rows: list[dict[str, Any]] = []
     for contestant, seconds in zip(field, times, strict=True):
@@ -184,16 +170,6 @@ def contest(operation: str, rounds: int, python: Path) -> list[dict[str, Any]]:
         row |= {"rounds": rounds, "processor_s": f"{seconds:.4g}", "times_ours": f"{seconds / times[0]:.3g}"}
         rows.append(row | {"limit_s": "".join(limit)})
     return rows
-
-
-def put(rows: list[dict[str, Any]], path: Path) -> None:
-    """Writes rows into the CSV file, in place of those it has of the same device and operation."""
-    old: list[dict[str, Any]] = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-    new = {(row["device"], row["operation"]) for row in rows}
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([row for row in old if (row["device"], row["operation"]) not in new] + rows)
 
 
 def main() -> None:
@@ -210,7 +186,7 @@ def main() -> None:
     os.sched_setaffinity(0, {options.core})  # children inherit it
     for operation in options.operations or TRIALS:
         rows = contest(operation, options.rounds, options.python)
-        put(rows, HERE / "sequences.csv")
+        table.put(rows, HERE / "sequences.csv", ("device", "operation"), FIELDS)
         for row in rows:
             print(row)
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,11 +43,22 @@ def value(rows: Iterable[Row], field: str, **wanted: Any) -> float:
     return statistics.median(numbers) if numbers else math.nan
 
 
-def put(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows into a CSV file, in place of those it has of the same models and operations; all others stay."""
-    new = {(row["model"], row["operation"]) for row in rows}
+def file_of_device(folder: Path) -> Path:
+    """Where the rows of this machine's device stand."""
+    return folder / f"{re.sub(r'[^a-z0-9]+', '-', bench.device_name().lower()).strip('-')}.csv"
+
+
+def put(
+    rows: Sequence[Row],
+    path: Path,
+    same: Sequence[str] = ("model", "operation"),
+    fields: Sequence[str] = bench.FIELDS,
+) -> None:
+    """Writes rows into a CSV file, in place of those that agree with one of them in all of `same`; others stay."""
+    new = {tuple(row[name] for name in same) for row in rows}
     old = read(path.parent, path.name) if path.exists() else []
-    bench.write_csv([row for row in old if (row["model"], row["operation"]) not in new] + [*rows], path)
+    kept = [row for row in old if tuple(row[name] for name in same) not in new]
+    bench.write_csv([dict(row) for row in [*kept, *rows]], path, fields)
 
 
 def markdown(folder: Path = RESULTS) -> str:

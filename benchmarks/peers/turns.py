@@ -1,4 +1,4 @@
-"""How a contestant of `benchmarks/listening.py` takes turns: it answers each line of its input with one of JSON.
+"""How a contestant of `benchmarks/contest.py` takes turns: it answers each line of its input with one of JSON.
 
 Nothing but the standard library, for every peer's environment has to run it.
 """

@@ -303,12 +303,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def write_csv(rows: Iterable[Row], path: str | os.PathLike[str]) -> None:
-    """Writes rows as CSV under the names in `FIELDS`; a field that a row lacks, or that is None, stays empty."""
+def write_csv(rows: Iterable[Row], path: str | os.PathLike[str], fields: Sequence[str] = FIELDS) -> None:
+    """Writes rows as CSV under the names in `fields`; a field that a row lacks, or that is None, stays empty."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
+            writer = csv.DictWriter(file, fields)
             writer.writeheader()
             for row in rows:
                 writer.writerow({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()})
