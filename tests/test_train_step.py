@@ -187,7 +187,7 @@ def test_weight_decay_spares_biases():
     np.testing.assert_allclose(updates["bias"], 0)
 
 
-def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adamw():
+def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adam():
     tx = make_optimizer({"name": "muon", "learning_rate": 0.1})
     rng = np.random.default_rng(0)
     shapes = {"kernel": (6, 4), "bias": (4,), "table": (5, 4)}

@@ -259,8 +259,7 @@ def _joined(parts: list[Rows], cut: slice) -> npt.NDArray[np.float32]:
 
 def _first(found: Chords, count: int) -> Chords:
     """The first frames of a batch of one, at most `count`."""
-    found = jax.tree.map(lambda leaf: leaf[0, :count], found)
-    return found
+    return Chords(*(leaf[0, :count] for leaf in found))
 
 
 def loss(model: ChordCrema, batch: dict[str, Any], key: jax.Array, step: jax.Array) -> tuple[jax.Array, Metrics]:

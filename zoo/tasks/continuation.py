@@ -107,8 +107,8 @@ class Continuation(Model):
             lambda model, state, tokens, context: follow(stepping.stepper(model), state, tokens, context)[1],
             donate=(1,),
         )
-        if look := self.architecture.kernels.get("attention"):
-            self._attention = self.jit(lambda model, x: look(model, {"x": x}, jax.random.key(0)))
+        look = self.architecture.kernels.get("attention")
+        self._attention = look and self.jit(lambda model, x: look(model, {"x": x}, jax.random.key(0)))
         self._nats = self.jit(
             lambda model, x: surprise(forward(model, {"x": x}, jax.random.key(0)), x[..., 0] if x.ndim > 2 else x)
         )
@@ -143,7 +143,7 @@ class Continuation(Model):
         """
         from zoo.show.attention import Attention
 
-        if not hasattr(self, "_attention"):
+        if self._attention is None:
             raise InputError(f"{self.name}: has no attention to look at; leave out --attention")
         piece = io.read(source)
         tokens = self.tokens(piece)[: self.config.steps]

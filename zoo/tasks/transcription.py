@@ -143,7 +143,7 @@ class Transcription(Model):
     ) -> Score:
         """Posteriorgrams → notes; see `Options`. `source` is what messages call them.
 
-        Memory grows by 30 MB an hour.
+        Memory grows by some 40 MB an hour (`benchmarks/memory.csv`).
         """
         check_options(onset_threshold, frame_threshold, shortest, fmin, fmax, qpm)
         config = self.config

@@ -37,7 +37,7 @@ class OptimizerRecipe:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
-    weight_decay: float = 0.0  # adamw, muon; on what has two dimensions or more
+    weight_decay: float = 0.0  # adamw, on what has two dimensions or more; muon, on kernels
     clip_norm: float | None = None  # of the gradient's global norm
     clip_value: float | None = None  # of each entry of the gradient
     accumulate: int = 1  # batches whose gradients are averaged for one update; schedules count updates
@@ -121,8 +121,8 @@ def _parse(table: Mapping[str, Any]) -> OptimizerRecipe:
 def _muon(schedule: optax.Schedule, recipe: OptimizerRecipe) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for kernels, whose update is the orthogonal matrix nearest to their momentum.
 
-    The rest (embeddings, tables, biases, scales, adapters) goes by AdamW at the same rate: an update is as large as
-    AdamW's, 0.2 a number (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+    The rest (embeddings, tables, biases, scales, adapters) goes by Nesterov's Adam at the same rate: an update is as
+    large as Adam's, 0.2 a number (Liu et al. 2025, arXiv:2502.16982, section 2.2).
     """
     return optax.contrib.muon(
         schedule,
