@@ -26,9 +26,9 @@ import numpy as np
 from flax import nnx
 
 from zoo.models.architecture import Architecture, Metrics
-from zoo.nn.attention import product
 from zoo.nn.dropout import Dropout
 from zoo.nn.likelihood import surprise
+from zoo.nn.precision import product
 from zoo.nn.recurrent import Dense
 from zoo.nn.transformer import EncoderBlock, RelativeBias
 

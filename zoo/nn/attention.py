@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zoo.nn.precision import rounded
+from zoo.nn.precision import product, rounded
 from zoo.nn.recurrent import Dense
 
 RELATIONS = ("index", "time", "pitch")
@@ -161,11 +161,6 @@ class Attention(nnx.Module):
         columns = jnp.arange(self.pitches) - jnp.maximum(pitch, 0)[:, None, :, None] + self.pitches  # [B, 1, L, P]
         found = jnp.take_along_axis(by_interval, columns, axis=-1)
         return jnp.where(pitch[:, None, :, None] >= 0, found, 0.0)
-
-
-def product(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """A matrix product by einsum `spec`, its factors in the format of `zoo.nn.precision`, its result in float32."""
-    return jnp.einsum(spec, rounded(x), rounded(y), preferred_element_type=jnp.float32)
 
 
 def backwards(by_distance: jax.Array, position: jax.Array, capacity: int) -> jax.Array:

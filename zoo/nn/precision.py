@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -45,5 +46,43 @@ def rounded(x: jax.Array) -> jax.Array:
 
 
 def dot(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Matrix product x · y, its factors in the format of `y`, sums and result in float32."""
-    return jnp.dot(x.astype(y.dtype), y, preferred_element_type=jnp.float32)
+    """Matrix product x · y of [..., X] and [X, Y], its factors in the format of `y`, sums and result in float32."""
+    lead = "abcdef"[: x.ndim - 1]
+    return _product(f"{lead}x,xy->{lead}y", x, y)
+
+
+def product(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """A matrix product by einsum `spec`, its factors in the products' format, sums and result in float32.
+
+    Every letter of a factor must be in the other one or in the result.
+    """
+    return _product(spec, x, rounded(y))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(spec, x.astype(y.dtype), y, preferred_element_type=jnp.float32)
+
+
+def _product_forward(spec: str, x: jax.Array, y: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _product(spec, x, y), (x, y)
+
+
+def _product_backward(spec: str, factors: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, ...]:
+    """Both gradients as products of the same format.
+
+    Plain autodiff multiplies a rounded factor by the gradient of a float32 sum, in float32: two of three products of a
+    training step get nothing from bfloat16. And it sums a weight's gradient over the leading axes in an order that is
+    slow in float32 too. Forward and backward on one core of a Zen 4, [4, 256, 128] · [128, 512]: float32 5.7 → 4.0 ms,
+    bfloat16 5.0 → 2.3; [16, 512, 256] · [256, 1024]: 190 → 142 and 165 → 74.
+    """
+    x, y = factors
+    factors_of, result = spec.split("->")
+    of_x, of_y = factors_of.split(",")
+    gradient = gradient.astype(y.dtype)
+    d_x = jnp.einsum(f"{result},{of_y}->{of_x}", gradient, y, preferred_element_type=jnp.float32)
+    d_y = jnp.einsum(f"{of_x},{result}->{of_y}", x.astype(y.dtype), gradient, preferred_element_type=jnp.float32)
+    return d_x.astype(x.dtype), d_y.astype(y.dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)

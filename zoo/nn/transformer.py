@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zoo.nn.attention import Cache, product
+from zoo.nn.attention import Cache
 from zoo.nn.dropout import Dropout
+from zoo.nn.precision import product
 from zoo.nn.recurrent import Dense
 
 FORBIDDEN = -1e9  # the score of what must not be looked at
