@@ -6,7 +6,8 @@ DIR holds `Jsb16thSeparated.json`. The likelihood is the Coconet paper's (sectio
 chronological order, each predicted voice by voice, averaged over orders. `--own` feeds the model its own likeliest
 notes within a frame, as the authors' code does; without it the number is a likelihood. Only some frames of each piece
 are asked for, drawn at random, which estimates the mean of all; the pieces are whole. A harmonizer has one order, so
-its likelihood is exact: alto, tenor and bass of each sixteenth from the soprano and the voices before, all frames.
+its likelihood is exact: alto, tenor and bass of each sixteenth from the soprano and the voices before, all frames. That
+of a model of all four as one sequence is `zoo evaluate`'s.
 
 Then a hundred test sopranos are harmonised, and what comes is judged beside what Bach wrote for the same sopranos; see
 `zoo.music.counterpoint`. The split has 77 pieces: the hundred are the first four bars (64 sixteenths) of each, then the
@@ -46,11 +47,11 @@ def main() -> None:
     args = parser.parse_args()
     model, pieces = zoo.load(args.model), jsb.read(next(args.data.rglob(jsb.NAME)))
     told: dict[str, object] = dict(vars(args))
-    harmoniser = model.architecture.task == "harmonization"
+    task = model.architecture.task
     test = [tokens(piece) for piece in pieces["test"][: args.pieces]]
-    if test and harmoniser:
+    if test and task == "harmonization":
         told |= teacher_forced(model, test)
-    elif test:
+    elif test and task == "infill":
         options = {"orders": args.orders, "frames": args.frames, "own": args.own, "key": args.seed}
         for name in ("random", "chronological"):
             nats = np.concatenate(model.nats_of(test, chronological=name == "chronological", **options))
@@ -58,7 +59,7 @@ def main() -> None:
             told[name] = {"nats": nats.mean(), "standard_error": nats.std() / len(nats) ** 0.5, "frames": len(nats)}
     if args.windows:
         bach = windows(pieces["test"], args.length, args.windows)
-        harmonise = by_voices if harmoniser else by_gibbs
+        harmonise = {"harmonization": by_voices, "infill": by_gibbs, "continuation": by_tokens}[task]
         for name, music in {"bach": bach, "harmonised": harmonise(model, bach, args)}.items():
             told[name] = faults(music) | {"copied_bars": copied_bars(music, pieces["train"])}
     print(json.dumps(told, indent=2, default=str))
@@ -88,6 +89,16 @@ def by_voices(model: Any, bach: list[np.ndarray], args: argparse.Namespace) -> l
         music = tokens(window)
         written = model.write(music, key=args.seed + i, temperature=args.temperature)[0]
         found.append(pitches(model.filled(music, written)))
+    return found
+
+
+def by_tokens(model: Any, bach: list[np.ndarray], args: argparse.Namespace) -> list[np.ndarray]:
+    """The sopranos with three voices written from left to right by a model that doesn't see what they will sing."""
+    found = []
+    for i, window in enumerate(bach):
+        given = np.where(np.arange(4) > 0, -1, tokens(window)).ravel()
+        written = model.write(1, given=given, steps=len(given), key=args.seed + i, temperature=args.temperature)[0]
+        found.append(pitches(written.reshape(-1, 4)))
     return found
 
 

@@ -101,6 +101,22 @@ def test_a_continuation_begins_with_its_primer(model: Continuation, primer: Scor
     np.testing.assert_array_equal(greedy[48:], likeliest[48:])
 
 
+def test_a_harmony_has_the_melody_for_its_soprano(model: Continuation) -> None:
+    """The other voices follow from it: greedy ones are the likeliest given all before them. Upbeats rest."""
+    soprano = np.array([0, 0, 40, 40, 38, 38, 37, 37])  # the others' places are filled with rests
+    tune = get_codec("chorale-tokens").decode(np.stack([soprano, *np.zeros((3, 8), int)], axis=1).reshape(-1), qpm=90)
+    one, two = (tokens.reshape(-1, 4) for tokens in model.harmonize_tokens(tune, 2, key=1))
+    np.testing.assert_array_equal(one[:, 0], soprano)
+    np.testing.assert_array_equal(two[:, 0], soprano)
+    assert not one[:2].any()
+    assert (one != two).any()
+    greedy = model.harmonize_tokens(tune, temperature=0)[0]
+    likeliest = np.asarray(model.module.logits(greedy[None]))[0].argmax(axis=-1)
+    drawn = model.codec.melody(tune) < 0  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(greedy[drawn], likeliest[drawn])
+    assert model.harmonize(tune)[0].tempos[0].qpm == pytest.approx(90)
+
+
 def test_scores_follow_from_the_logits(model: Continuation, primer: Score, tmp_path: Path) -> None:
     taken = model.score(primer)
     assert len(taken.nats) == len(taken.seconds) == 48
@@ -157,6 +173,8 @@ def test_performances(tmp_path: Path) -> None:
         assert model.coder.seconds(tokens)[-2] < 3.0
     stands_still = model.write(1, seconds=1.0, temperature=0)[0]
     assert len(stands_still) <= 300
+    with pytest.raises(InputError, match="played: doesn't write four voices; use music-transformer/jsb or coconet"):
+        model.harmonize(model.coder.decode(written[0]))
     score = model.coder.decode(written[0])
     io.write_midi(score, tmp_path / "a.mid")
     assert len(model.score(tmp_path / "a.mid").nats) == len(model.tokens(tmp_path / "a.mid"))

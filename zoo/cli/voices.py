@@ -30,6 +30,7 @@ def add(verbs: Verbs) -> None:
         zoo harmonize tune.abc -n 3 --temperature 0 --attention looked-at.png
         zoo harmonize harmonizer/chorale hymn.musicxml
         zoo harmonize coconet hymn.musicxml -n 8 --seed 3 --out harmonies
+        zoo harmonize music-transformer/jsb hymn.musicxml
         """,
         "The melody is the track so named, or the highest notes. harmonizer/leadsheet gives it chord symbols and "
         "writes a lead sheet as MusicXML beside MIDI, sound and pictures; the others move it by octaves to where a "
@@ -114,19 +115,20 @@ def harmonize(args: argparse.Namespace) -> None:
     """`zoo harmonize`."""
     from zoo.music import io
 
-    model, score = load(args.model, "harmonization", "infill"), io.read(args.file)
-    chorale = model.architecture.task == "infill"
+    model, score = load(args.model, "harmonization", "infill", "continuation"), io.read(args.file)
+    task = model.architecture.task
     if args.temperature is None:
-        args.temperature = 0.9 if chorale else 0.7
+        args.temperature = 0.9 if task == "infill" else 0.7
     options = {"key": args.seed, "temperature": args.temperature}
-    if chorale:
-        if args.beam or args.attention:
-            raise InputError(f"{model.name}: draws notes in no order; leave out --beam and --attention")
+    if task != "harmonization" and (args.beam or args.attention):
+        raise InputError(f"{model.name}: is no encoder-decoder; leave out --beam and --attention")
+    if task == "infill":
         windows = model.harmonize_windows(score, args.n, **options, steps=args.steps)
-        show(args, model.scores(windows, score.qpm), "harmonized")
-        return
+        return show(args, model.scores(windows, score.qpm), "harmonized")
     if args.steps:
         raise InputError(f"{model.name}: has no Gibbs chain; leave out --steps")
+    if task == "continuation":
+        return show(args, model.scores(model.harmonize_tokens(score, args.n, **options), score.qpm), "harmonized")
     piece = model.piece(score)
     scores = [piece.score(row) for row in model.write(piece.music, args.n, **options, width=args.beam)]
     show(args, scores, "harmonized", [piece.sheet(each) for each in scores])

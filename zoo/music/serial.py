@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from zoo.music.chorale import CLASSES, FIRST_PITCH, VOICES, ChoraleCodec, Tokens
+from zoo.music.chorale import CLASSES, FIRST_PITCH, REST, VOICES, ChoraleCodec, Tokens
 from zoo.music.grid import STEPS_PER_BAR, STEPS_PER_QUARTER
 from zoo.music.score import Score
 
@@ -40,6 +40,17 @@ class SerialCodec:
     def tokens(self, score: Score) -> Tokens:
         """The whole piece, int32 [4 T]. Errors as for `ChoraleCodec.encode`."""
         return ChoraleCodec().encode(score).reshape(-1)
+
+    def melody(self, score: Score) -> Tokens:
+        """A melody as the soprano of four voices, int32 [4 T], −1 where one of the others is to sing.
+
+        Before the melody begins all rest. Errors as for `ChoraleCodec.melody`.
+        """
+        soprano = ChoraleCodec().melody(score)
+        tokens = np.full((len(soprano), len(VOICES)), -1, np.int32)
+        tokens[: np.argmax(soprano > REST)] = REST
+        tokens[:, 0] = soprano
+        return tokens.reshape(-1)
 
     def windows(self, score: Score, hop_bars: int = 1, pad: bool = False) -> Tokens:
         """Windows every `hop_bars` bars, int32 [W, 4 T], the last one reaching the end of the piece or past it."""

@@ -58,6 +58,7 @@ def rollout(
     steps: int,
     sampling: Sampling,
     context: Any = None,
+    given: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
     """`steps` tokens drawn one after another in one compiled loop.
 
@@ -68,18 +69,20 @@ def rollout(
       key: of the whole piece; token t is drawn with `fold_in(key, t)`, so that parts make the same piece as one call.
       first: t of the first token drawn.
       context: what the model is given beside its own tokens, a pytree of [B, steps, ...]; None for nothing.
+      given: int32 [B, steps], tokens that are not drawn but set, −1 where they are drawn; None where all are.
 
     Returns tokens int32 [B, steps], and (state, last token) to go on from.
     """
 
     def body(carry: tuple[Any, jax.Array], at: Any) -> tuple[tuple[Any, jax.Array], jax.Array]:
-        (state, token), (t, given) = carry, at
-        logits, state = step(state, token, given)
+        (state, token), (t, beside, fixed) = carry, at
+        logits, state = step(state, token, beside)
         token = draw(logits, jax.random.fold_in(key, t), sampling)
+        token = token if fixed is None else jnp.where(fixed >= 0, fixed, token)
         return (state, token), token
 
-    given = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), context)
-    carry, tokens = jax.lax.scan(body, (state, token), (first + jnp.arange(steps), given))
+    beside, fixed = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (context, given))
+    carry, tokens = jax.lax.scan(body, (state, token), (first + jnp.arange(steps), beside, fixed))
     return jnp.moveaxis(tokens, 0, 1), carry
 
 

@@ -1,4 +1,4 @@
-"""Sequence models: music token by token. Sample, continue, score, stream."""
+"""Sequence models: music token by token. Sample, continue, harmonise, score, stream."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from zoo.errors import InputError
 from zoo.music import io
 from zoo.music.codecs import SequenceCodec
 from zoo.music.score import Score
+from zoo.music.serial import SerialCodec
 from zoo.nn.likelihood import surprise
 from zoo.nn.sampling import Sampling, follow, rollout
 from zoo.tasks.latent import as_key
@@ -98,8 +99,8 @@ class Continuation(Model):
         self._grow = jax.jit(stepping.grow, static_argnums=1)
 
         self._write = self.jit(
-            lambda model, state, token, key, first, sampling, context: rollout(
-                stepping.stepper(model), state, token, key, first, CHUNK, sampling, context
+            lambda model, state, token, key, first, sampling, context, given: rollout(
+                stepping.stepper(model), state, token, key, first, CHUNK, sampling, context, given
             ),
             donate=(1,),
         )
@@ -126,6 +127,15 @@ class Continuation(Model):
         tokens = self.tokens(score)
         written = self.write(n, primer=tokens, qpm=qpm, **options)
         return [io.to_note_sequence(piece) for piece in self.scores(self.joined(tokens, written), qpm, like=score)]
+
+    def harmonize(self, melody: Source, n: int = 1, *, qpm: float | None = None, **options: Any) -> list[NoteSequence]:
+        """Four voices, the soprano given, `n` times. Options as for `write`.
+
+        The melody is the track so named or else the highest notes; it is moved into a soprano's range by octaves.
+        Voices are drawn from left to right, and know of the melody what has been sung. `qpm` is by default its tempo.
+        """
+        score = io.read(melody)
+        return self.notes(self.harmonize_tokens(score, n, **options), qpm or score.qpm)
 
     def score(self, source: Source) -> Surprise:
         """How likely the model finds a piece, token by token."""
@@ -187,9 +197,17 @@ class Continuation(Model):
           key, temperature, top_k, top_p: how tokens are drawn.
           qpm: the tempo that turns steps into seconds.
           context: int32 [t], what the model is given beside its own tokens, such as chords; see the codec.
+          given: int32 [t], tokens that are set, not drawn; −1 for those that are drawn.
         """
         parts = list(self.parts(n, primer=primer, **options))
         return [np.concatenate([part[row] for part in parts]) for row in range(n)]
+
+    def harmonize_tokens(self, melody: Source, n: int = 1, **options: Any) -> list[Tokens]:
+        """As `harmonize`, but tokens int32 [4 T]. Raises InputError for a model that doesn't write four voices."""
+        if not isinstance(self.codec, SerialCodec):
+            raise InputError(f"{self.name}: doesn't write four voices; use music-transformer/jsb or coconet")
+        given = self.codec.melody(io.read(melody))
+        return self.write(n, given=given, steps=len(given), **options)
 
     def parts(
         self,
@@ -204,6 +222,7 @@ class Continuation(Model):
         top_p: float = 1.0,
         qpm: float = 120.0,
         context: npt.ArrayLike | None = None,
+        given: npt.ArrayLike | None = None,
         endless: bool = False,
     ) -> Iterator[list[Tokens]]:
         """What `write` gives, in parts of up to CHUNK tokens as they are written; the last ones may be empty."""
@@ -219,8 +238,8 @@ class Continuation(Model):
             while position + CHUNK > capacity:
                 capacity *= 2
                 state = self._grow(state, capacity)
-            given = None if context is None else _rows(context, written, rows)
-            tokens, (state, token) = self._write(state, token, as_key(key), jnp.int32(written), sampling, given)
+            beside, fixed = (None if x is None else _rows(x, written, rows) for x in (context, given))
+            tokens, (state, token) = self._write(state, token, as_key(key), jnp.int32(written), sampling, beside, fixed)
             position += CHUNK
             part = list(np.asarray(tokens)[:n])
             if steps is not None:
@@ -314,7 +333,7 @@ def _events(tokens: Tokens) -> Tokens:
 
 
 def _rows(context: npt.ArrayLike, first: int, rows: int) -> jax.Array:
-    """The context of one chunk, [rows, CHUNK]; where it has ended, its last goes on."""
+    """What is given for one chunk, [rows, CHUNK]; where it has ended, its last goes on."""
     context = np.asarray(context, np.int32)
     places = np.minimum(np.arange(first, first + CHUNK), len(context) - 1)
     return jnp.broadcast_to(jnp.asarray(context[places]), (rows, CHUNK))
