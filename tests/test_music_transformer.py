@@ -43,9 +43,13 @@ def brute_force(attention: Attention, x: jax.Array, pitch: jax.Array) -> jax.Arr
     return attention.out(jnp.moveaxis(mixed, 1, 2).reshape(x.shape))
 
 
+@pytest.mark.parametrize("block", [10, 256])
 @pytest.mark.parametrize("relations", [(), ("index",), ("time",), ("pitch",), ("index", "time", "pitch")])
-def test_relations_are_those_of_every_pair(relations: tuple[str, ...]) -> None:
+def test_relations_are_those_of_every_pair(
+    relations: tuple[str, ...], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With 21 tokens, which fill no whole number of time steps, and distances past the farthest that is told apart."""
+    monkeypatch.setattr("zoo.nn.attention.BLOCK", block)
     sizes = {"index": 9, "time": 3, "pitch": 21}
     attention = Attention(16, 2, {name: sizes[name] for name in relations}, voices=4, rngs=nnx.Rngs(0))
     for name in relations:

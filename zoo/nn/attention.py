@@ -29,6 +29,7 @@ from zoo.nn.precision import product, rounded
 from zoo.nn.recurrent import Dense
 
 RELATIONS = ("index", "time", "pitch")
+BLOCK = 256  # tokens that are attended for at a time
 
 
 class Cache(NamedTuple):
@@ -74,12 +75,16 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array, pitch: jax.Array | None = None) -> jax.Array:
         """All tokens at once: `x` [B, L, H·D] → the same shape; `pitch` int32 [B, L], −1 for tokens without one."""
-        weights, v = self.look(x, pitch)
-        mixed = product("bhij,bhjd->bhid", weights, v)
-        return self.out(jnp.moveaxis(mixed, 1, 2).reshape(x.shape))
+        blocks, v = self.look(x, pitch)
+        mixed = [product("bhij,bhjd->bhid", weights, v[:, :, : weights.shape[-1]]) for weights in blocks]
+        return self.out(jnp.moveaxis(jnp.concatenate(mixed, axis=2), 1, 2).reshape(x.shape))
 
-    def look(self, x: jax.Array, pitch: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """How much each token hears of each, [B, H, L, L], rows sum to 1; and what there is to hear, [B, H, L, D]."""
+    def look(self, x: jax.Array, pitch: jax.Array | None = None) -> tuple[list[jax.Array], jax.Array]:
+        """How much each token hears of each, and what there is to hear, [B, H, L, D].
+
+        The first in blocks of up to BLOCK tokens, each with the tokens before its end alone: [B, H, rows, end], rows
+        sum to 1. Of long windows nearly half need never be computed, and a block stays in the processor's cache.
+        """
         length = x.shape[1]
         q, k, v = (self.split_heads(part) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [B, H, L, D]
         q = q / math.sqrt(self.width)
@@ -88,15 +93,22 @@ class Attention(nnx.Module):
             by_pitch, member = self.by_pitch(q, pitch), one_hot(pitch, self.pitches)  # [B, H, L, P], [B, L, P]
             q = jnp.concatenate([q, by_pitch], axis=-1)
             k = jnp.concatenate([k, jnp.broadcast_to(member[:, None], by_pitch.shape)], axis=-1)
+        size = BLOCK - BLOCK % self.voices
+        ends = [min(begin + size, length) for begin in range(0, length, size)]
+        return [self.block(q[:, :, begin:end], k[:, :, :end]) for begin, end in zip([0, *ends], ends, strict=False)], v
+
+    def block(self, q: jax.Array, k: jax.Array) -> jax.Array:
+        """The weights of the last tokens of those that `k` [B, H, end, D + P] has, `q` [B, H, rows, D + P]."""
+        rows, end = q.shape[2], k.shape[2]
         scores = product("bhid,bhjd->bhij", q, k)
         q = q[..., : self.width]
         if "index" in self.relations:
-            scores += skew(self.by_distance(q, "index", length))
+            scores += skew(self.by_distance(q, "index", end))
         if "time" in self.relations:
-            steps = -(-length // self.voices)
-            scores += by_steps(self.by_distance(q, "time", steps), self.voices)[..., :length]
-        causal = jnp.arange(length)[:, None] >= jnp.arange(length)
-        return jax.nn.softmax(jnp.where(causal, scores, -1e9), axis=-1), v
+            steps = -(-end // self.voices)
+            scores += by_steps(self.by_distance(q, "time", steps), self.voices)[..., :end]
+        causal = jnp.arange(end - rows, end)[:, None] >= jnp.arange(end)
+        return jax.nn.softmax(jnp.where(causal, scores, -1e9), axis=-1)
 
     def stepper(self) -> Step:
         """A function that goes one step: (x, cache, position, pitches) → (attended, cache with this token in it).
@@ -146,9 +158,9 @@ class Attention(nnx.Module):
 
     def by_distance(self, q: jax.Array, relation: str, count: int) -> jax.Array:
         """Q · e for each distance, the farthest first: [B, H, L, D] → [B, H, L, count], distances count − 1 … 0."""
-        table = self.tables[relation][...]
-        distances = jnp.minimum(jnp.arange(count - 1, -1, -1), table.shape[0] - 1)
-        return product("bhid,rhd->bhir", q, table[distances])
+        known = self.tables[relation][:count][::-1]
+        found = product("bhid,rhd->bhir", q, known)
+        return jnp.pad(found, [(0, 0)] * 3 + [(count - len(known), 0)], mode="edge")
 
     def by_head(self, relation: str) -> jax.Array:
         """The table of a relation as `stepper` multiplies by it, [H, R, D], of distances R − 1 … 0 or all intervals."""
@@ -179,16 +191,22 @@ def one_hot(pitch: jax.Array, count: int) -> jax.Array:
 
 
 def skew(scores: jax.Array) -> jax.Array:
-    """Columns by distance, L − 1 … 0, → columns by key: [..., L, L] → [..., L, L]; above the diagonal are leftovers."""
-    *lead, length, _ = scores.shape
-    padded = jnp.pad(scores, [(0, 0)] * (len(lead) + 1) + [(1, 0)])  # [..., L, L + 1]
-    return padded.reshape(*lead, length + 1, length)[..., 1:, :]
+    """Columns by distance, L − 1 … 0, → columns by key, of the last `rows` tokens: [..., rows, L], the same shape.
+
+    Keys after a token's own have leftovers.
+    """
+    *lead, rows, _ = scores.shape
+    padded = jnp.pad(scores, [(0, 0)] * (len(lead) + 1) + [(1, 0)])  # [..., rows, L + 1]
+    return padded.reshape(*lead, -1)[..., rows:].reshape(scores.shape)
 
 
 def by_steps(scores: jax.Array, voices: int) -> jax.Array:
-    """As `skew` for time steps of K tokens each: [B, H, L, T] → [B, H, L, K·T], the same for all tokens of a step."""
-    batch, heads, length, steps = scores.shape
-    scores = jnp.pad(scores, ((0, 0), (0, 0), (0, steps * voices - length), (0, 0)))
-    scores = jnp.moveaxis(scores.reshape(batch, heads, steps, voices, steps), 3, 2)  # [B, H, K, T, T]
-    scores = jnp.moveaxis(skew(scores), 2, 3).reshape(batch, heads, steps * voices, steps)
-    return jnp.repeat(scores[:, :, :length], voices, axis=-1)
+    """As `skew` for time steps of K tokens each: [B, H, rows, T] → [B, H, rows, K·T], alike for all tokens of a step.
+
+    The first row is the first token of its step.
+    """
+    batch, heads, rows, steps = scores.shape
+    padded = jnp.pad(scores, ((0, 0), (0, 0), (0, -rows % voices), (0, 0)))
+    by_voice = jnp.moveaxis(padded.reshape(batch, heads, -1, voices, steps), 3, 2)  # [B, H, K, rows / K, T]
+    skewed = jnp.moveaxis(skew(by_voice), 2, 3).reshape(padded.shape)
+    return jnp.repeat(skewed[:, :, :rows], voices, axis=-1)
