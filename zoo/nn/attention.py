@@ -160,7 +160,10 @@ class Attention(nnx.Module):
         """Q · e for each distance, the farthest first: [B, H, L, D] → [B, H, L, count], distances count − 1 … 0."""
         known = self.tables[relation][:count][::-1]
         found = product("bhid,rhd->bhir", q, known)
-        return jnp.pad(found, [(0, 0)] * 3 + [(count - len(known), 0)], mode="edge")
+        farther = jnp.broadcast_to(
+            found[..., :1], (*found.shape[:-1], count - len(known))
+        )  # jnp.pad's "edge" is slower
+        return jnp.concatenate([farther, found], axis=-1) if count > len(known) else found
 
     def by_head(self, relation: str) -> jax.Array:
         """The table of a relation as `stepper` multiplies by it, [H, R, D], of distances R − 1 … 0 or all intervals."""
@@ -195,9 +198,10 @@ def skew(scores: jax.Array) -> jax.Array:
 
     Keys after a token's own have leftovers.
     """
-    *lead, rows, _ = scores.shape
-    padded = jnp.pad(scores, [(0, 0)] * (len(lead) + 1) + [(1, 0)])  # [..., rows, L + 1]
-    return padded.reshape(*lead, -1)[..., rows:].reshape(scores.shape)
+    *lead, rows, length = scores.shape
+    padded = jnp.pad(scores, [(0, 0)] * (len(lead) + 1) + [(1, 0)]).reshape(*lead, -1)  # [..., rows · (L + 1)]
+    padded = jnp.pad(padded, [(0, 0)] * len(lead) + [(length - rows, 0)])  # a whole row less is left then
+    return padded.reshape(*lead, rows + 1, length)[..., 1:, :]
 
 
 def by_steps(scores: jax.Array, voices: int) -> jax.Array:
