@@ -27,7 +27,7 @@ TABLE = Path(__file__).with_name("memory.csv")
 FIELDS = ("operation", "minutes", "peak_mb", "disk_mb")
 OPERATIONS: dict[str, Callable[[Path, Path], Any]] = {
     "pitch, crepe/tiny": lambda path, out: load("crepe/tiny").track(path),
-    "pitch, crepe/full": lambda path, out: load("crepe/full").track(path),
+    "pitch, crepe/full, every 100 ms": lambda path, out: load("crepe/full").track(path, hop=0.1),  # 10 ms: half an hour
     "pitch, pesto": lambda path, out: load("pesto").track(path),
     "tag, musicnn/mtt": lambda path, out: load("musicnn/mtt").tag(path),
     "transcribe, basic-pitch": lambda path, out: load("basic-pitch").score(path),
