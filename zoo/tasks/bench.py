@@ -308,7 +308,7 @@ def write_csv(rows: Iterable[Row], path: str | os.PathLike[str], fields: Sequenc
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, fields)
+            writer = csv.DictWriter(file, fields, lineterminator="\n")
             writer.writeheader()
             for row in rows:
                 writer.writerow({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()})
