@@ -11,12 +11,12 @@ validation pieces, not of the best, since that is what a game comes to. Runs tha
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import shutil
 from pathlib import Path
 
 import zoo
+from zoo.tasks.bench import write_csv
 from zoo.training.metrics import VALID, MetricsLog
 
 GAMES = (("wgan-gp", 5), ("minimax", 5), ("non-saturating", 5), ("minimax", 1), ("non-saturating", 1))
@@ -39,10 +39,7 @@ def main() -> None:
         last = trained(args.model, objective, critic_steps, args.data, args.out / name, args.steps)
         rows.append({"objective": objective, "critic_steps": critic_steps, "steps": args.steps} | last)
         print(rows[-1], flush=True)
-    with (args.out / "objectives.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(rows, args.out / "objectives.csv", tuple(rows[0]))
 
 
 def trained(model: str, objective: str, critic_steps: int, data: str, out: Path, steps: int) -> dict[str, float]:
