@@ -18,7 +18,7 @@ from zoo.models.music_transformer import (
     shift,
     start,
 )
-from zoo.nn.attention import Attention, by_steps, skew
+from zoo.nn.attention import Attention, skew
 from zoo.nn.sampling import Sampling
 
 
@@ -59,17 +59,23 @@ def test_relations_are_those_of_every_pair(
     np.testing.assert_allclose(attention(x, pitch), brute_force(attention, x, pitch), rtol=2e-5, atol=2e-6)
 
 
-def test_skewing() -> None:
-    """Column m of the input stands for the distance L − 1 − m."""
-    length = 5
-    distances = jnp.broadcast_to(jnp.arange(length - 1, -1, -1), (length, length))
-    skewed = np.asarray(skew(distances[None])[0])
-    for i in range(length):
-        np.testing.assert_array_equal(skewed[i, : i + 1], np.arange(i, -1, -1))
-    steps = jnp.broadcast_to(jnp.arange(1, -1, -1), (1, 1, 6, 2))
-    expanded = np.asarray(by_steps(steps, 3)[0, 0])
-    np.testing.assert_array_equal(expanded[3], [1, 1, 1, 0, 0, 0])
-    np.testing.assert_array_equal(expanded[1, :3], [0, 0, 0])
+@pytest.mark.parametrize(("rows", "columns", "voices"), [(5, 5, 1), (4, 7, 1), (6, 2, 3), (7, 9, 3)])
+def test_skewing(rows: int, columns: int, voices: int) -> None:
+    """As its definition by a gather, and so is its gradient; column m of the input stands for distance T − 1 − m."""
+    x = jax.random.normal(jax.random.key(0), (2, 3, rows, columns))
+    step = jnp.arange(rows) // voices + columns - -(-rows // voices)
+    distance = step[:, None] - jnp.arange(columns)
+
+    def gathered(x: jax.Array) -> jax.Array:
+        index = jnp.clip(columns - 1 - distance, 0, columns - 1)
+        return jnp.where(distance >= 0, jnp.take_along_axis(x, index[None, None], axis=-1), 0.0)
+
+    def weighed(skewed: jax.Array) -> jax.Array:
+        return jnp.sum(skewed**2)
+
+    np.testing.assert_array_equal(skew(x, voices), gathered(x))
+    gradient = jax.grad(lambda x: weighed(skew(x, voices)))(x)
+    np.testing.assert_allclose(gradient, jax.grad(lambda x: weighed(gathered(x)))(x), rtol=1e-6)
 
 
 def test_no_array_of_pairs_and_widths() -> None:

@@ -8,7 +8,7 @@ where the sum is over relations, each with a table of learned vectors e [R, H, D
 distances r are one matrix product [L, D] · [D, R]; what is left is to put them in the right columns, and no array of
 L · L · D numbers is ever made:
 
-- a distance i − j by skewing: pad, reshape, drop (Huang et al. 2018, section 3.4.1);
+- a distance i − j by skewing: row i goes i columns to the right (Huang et al. 2018, section 3.4.1);
 - a distance in time t(i) − t(j), where K tokens share a time step, by skewing over steps, and repeating;
 - an interval p(j) − p(i) by moving row i by p(i), which gives the sum as a function of the absolute pitch p(j), and a
   product with one-hot p(j): the keys grow by so many columns, and no gather of L · L numbers is needed.
@@ -106,7 +106,8 @@ class Attention(nnx.Module):
             scores += skew(self.by_distance(q, "index", end))
         if "time" in self.relations:
             steps = -(-end // self.voices)
-            scores += by_steps(self.by_distance(q, "time", steps), self.voices)[..., :end]
+            by_step = skew(self.by_distance(q, "time", steps), self.voices)
+            scores += jnp.repeat(by_step, self.voices, axis=-1)[..., :end]
         causal = jnp.arange(end - rows, end)[:, None] >= jnp.arange(end)
         return jax.nn.softmax(jnp.where(causal, scores, -1e9), axis=-1)
 
@@ -193,24 +194,48 @@ def one_hot(pitch: jax.Array, count: int) -> jax.Array:
     return (pitch[..., None] == jnp.arange(count)).astype(jnp.float32)
 
 
-def skew(scores: jax.Array) -> jax.Array:
-    """Columns by distance, L − 1 … 0, → columns by key, of the last `rows` tokens: [..., rows, L], the same shape.
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def skew(scores: jax.Array, voices: int = 1) -> jax.Array:
+    """Columns by distance, T − 1 … 0, → columns by time step: [..., rows, T], the same shape.
 
-    Keys after a token's own have leftovers.
+    `rows` are the last tokens, K = `voices` of them in a time step and the first the first of its step; for a key after
+    a token's own step the result is 0. As the array lies in memory, moving row i by i is reading it in rows that are
+    one shorter, and moving it back is reading it in rows that are one longer; each costs about what a copy costs, while
+    what autodiff makes of either costs six times that on XLA's CPU backend.
     """
-    *lead, rows, length = scores.shape
-    padded = jnp.pad(scores, [(0, 0)] * (len(lead) + 1) + [(1, 0)]).reshape(*lead, -1)  # [..., rows · (L + 1)]
-    padded = jnp.pad(padded, [(0, 0)] * len(lead) + [(length - rows, 0)])  # a whole row less is left then
-    return padded.reshape(*lead, rows + 1, length)[..., 1:, :]
+    *lead, rows, columns = scores.shape
+    x = by_time(scores, voices)  # [..., S, K·T]
+    steps, size = x.shape[-2:]
+    moved = x.reshape(*lead, -1)[..., steps - 1 : -1].reshape(*lead, steps, size - 1)
+    moved = jnp.pad(moved, [(0, 0)] * (len(lead) + 1) + [(0, 1)])
+    moved = moved.at[..., -1, -1].set(x[..., -1, -1])
+    return jnp.where(past(steps, voices, columns), moved, 0.0).reshape(*lead, -1, columns)[..., :rows, :]
 
 
-def by_steps(scores: jax.Array, voices: int) -> jax.Array:
-    """As `skew` for time steps of K tokens each: [B, H, rows, T] → [B, H, rows, K·T], alike for all tokens of a step.
+def _skew_forward(scores: jax.Array, voices: int) -> tuple[jax.Array, None]:
+    return skew(scores, voices), None
 
-    The first row is the first token of its step.
-    """
-    batch, heads, rows, steps = scores.shape
-    padded = jnp.pad(scores, ((0, 0), (0, 0), (0, -rows % voices), (0, 0)))
-    by_voice = jnp.moveaxis(padded.reshape(batch, heads, -1, voices, steps), 3, 2)  # [B, H, K, rows / K, T]
-    skewed = jnp.moveaxis(skew(by_voice), 2, 3).reshape(padded.shape)
-    return jnp.repeat(skewed[:, :, :rows], voices, axis=-1)
+
+def _skew_backward(voices: int, kept: None, gradient: jax.Array) -> tuple[jax.Array]:
+    *lead, rows, columns = gradient.shape
+    x = by_time(gradient, voices)
+    steps, size = x.shape[-2:]
+    x = jnp.where(past(steps, voices, columns), x, 0.0).reshape(*lead, -1)
+    moved = jnp.pad(x, [(0, 0)] * len(lead) + [(steps - 1, 1)]).reshape(*lead, steps, size + 1)[..., :-1]
+    return (moved.reshape(*lead, -1, columns)[..., :rows, :],)
+
+
+skew.defvjp(_skew_forward, _skew_backward)
+
+
+def by_time(x: jax.Array, voices: int) -> jax.Array:
+    """A row for each time step: [..., rows, T] → [..., S, K·T], zeros where the last step's tokens aren't all there."""
+    *lead, rows, columns = x.shape
+    padded = jnp.pad(x, [(0, 0)] * len(lead) + [(0, -rows % voices), (0, 0)])
+    return padded.reshape(*lead, -1, voices * columns)
+
+
+def past(steps: int, voices: int, columns: int) -> jax.Array:
+    """Whether a column isn't after its row's step, for the last `steps` of T = `columns`: bool [S, K·T]."""
+    causal = jnp.arange(columns) <= jnp.arange(columns - steps, columns)[:, None]
+    return jnp.tile(causal, voices)
