@@ -104,12 +104,12 @@ class Block(nnx.Module):
 
     def stepper(self) -> Step:
         """One token, `x` [B, U]; see `Attention.stepper`."""
-        attend = self.attention.stepper()
+        attend, expand, contract = self.attention.stepper(), self.expand.stepper(), self.contract.stepper()
 
         def step(x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
             attended, cache = attend(self.before_attention(x), cache, position, pitches)
             x = x + attended
-            return x + self.feed(x, Dropout()), cache
+            return x + contract(jax.nn.relu(expand(self.before_feed(x)))), cache
 
         return step
 
@@ -171,7 +171,7 @@ class MusicTransformer(nnx.Module):
 
     def stepper(self) -> Callable[[State, jax.Array, Any], tuple[jax.Array, State]]:
         """A function that goes one step: (state, the token before int32 [B], None) → (logits [B, V], new state)."""
-        steps = [block.stepper() for block in self.blocks]
+        steps, output = [block.stepper() for block in self.blocks], self.output.stepper()
 
         def step(state: State, token: jax.Array, context: Any = None) -> tuple[jax.Array, State]:
             pitch = pitch_of(self.config, token)[:, None]
@@ -180,7 +180,7 @@ class MusicTransformer(nnx.Module):
             for go, cache in zip(steps, state.caches, strict=True):
                 h, cache = go(h, cache, state.position, pitches)
                 caches.append(cache)
-            return self.output(self.norm(h)), State(tuple(caches), pitches, state.position + 1)
+            return output(self.norm(h)), State(tuple(caches), pitches, state.position + 1)
 
         return step
 

@@ -120,14 +120,15 @@ class Attention(nnx.Module):
         The tables are turned here, outside the loop that steps, where the loop would do it at every token too.
         """
         tables = {name: self.by_head(name) for name in self.relations}
+        to_heads, mix = self.qkv.stepper(), self.out.stepper()
 
         def step(x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
             capacity = cache.keys.shape[1]
-            q, k, v = (part.reshape(-1, self.width) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [B·H, D]
+            q, k, v = (part.reshape(-1, self.width) for part in jnp.split(to_heads(x), 3, axis=-1))  # [B·H, D]
             put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=1)
             cache = Cache(put(cache.keys, k[:, None]), put(cache.values, v[:, None]))
             q = q / math.sqrt(self.width)
-            scores = product("nd,ncd->nc", q, cache.keys)  # [B·H, C]
+            scores = jnp.einsum("nd,ncd->nc", q, cache.keys)  # [B·H, C], never rounded: it is read more than computed
             by = {name: product("bhd,hrd->bhr", q.reshape(len(x), self.heads, -1), e) for name, e in tables.items()}
             related = jnp.zeros((len(x), self.heads, capacity))
             if "index" in by:
@@ -143,8 +144,8 @@ class Attention(nnx.Module):
                 related += jnp.where(known[:, None], found, 0.0)
             scores += related.reshape(scores.shape)
             weights = jax.nn.softmax(jnp.where(jnp.arange(capacity) <= position, scores, -1e9), axis=-1)
-            mixed = product("nc,ncd->nd", weights, cache.values)
-            return self.out(mixed.reshape(x.shape)), cache
+            mixed = jnp.einsum("nc,ncd->nd", weights, cache.values)
+            return mix(mixed.reshape(x.shape)), cache
 
         return step
 
