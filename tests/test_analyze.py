@@ -111,7 +111,7 @@ def test_the_default_models() -> None:
     """One of each kind that listens, none twice, all with weights."""
     cards = [zoo.info(name) for name in usual("sound")]
     assert all(card.pretrained for card in cards)
-    assert sorted(card.task for card in cards) == ["chords", "pitch", "structure", "tags", "transcription"]
+    assert sorted(card.task for card in cards) == ["beats", "chords", "pitch", "structure", "tags", "transcription"]
 
 
 def test_a_model_that_says_nothing_is_left_out(tiny: Path) -> None:

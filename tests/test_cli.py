@@ -22,7 +22,7 @@ from zoo.cli.parser import _build
 
 VERBS = (
     "list info cite generate interpolate encode decode reconstruct render continue score harmonize "
-    "accompany infill genie transcribe chords structure analyze melody pitch tag train finetune evaluate "
+    "accompany infill genie transcribe chords structure beats analyze melody pitch tag train finetune evaluate "
     "bench convert doctor"
 )
 

@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "models": {"nn"},
     "nn": set(),
     "music": {"nn"},  # features of sound that are worked out by JAX
-    "data": {"music"},
+    "data": {"music", "show"},  # `show` plays notes for models of sound that learn from them
     "show": {"music"},
     "training": {"weights"},  # the format of its best weights; never a model
     "weights": set(),

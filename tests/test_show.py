@@ -20,9 +20,10 @@ import soundfile
 from tests import shared
 from zoo import show
 from zoo.errors import InputError, ZooError
+from zoo.music.metre import grid
 from zoo.music.score import Score
 from zoo.show import audio, files, soundfont
-from zoo.show.layout import grid, layout, pitch_name, summary
+from zoo.show.layout import layout, pitch_name, summary
 from zoo.show.plots import durations, overlap, pitch_classes
 from zoo.show.sampler import RATE, SineSynth
 

@@ -7,7 +7,7 @@ catalogue.py  list, info, cite
 doctor.py     doctor
 music.py      generate, interpolate, encode, decode, reconstruct, render
 sequences.py  continue, score
-listening.py  transcribe, chords, structure, analyze
+listening.py  transcribe, chords, structure, beats, analyze
 melody.py     melody
 tags.py       tag
 pitch.py      pitch

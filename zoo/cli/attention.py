@@ -23,7 +23,7 @@ def draw_attention(args: argparse.Namespace, model: Any, source: Any, stem: str)
 
     Raises InputError if the model has no attention that can be looked at, or one file is to hold several pictures.
     """
-    if not args.attention:
+    if not getattr(args, "attention", None):
         return None
     if not hasattr(model, "attention"):
         raise InputError(f"{model.name}: has no attention to look at; leave out --attention")

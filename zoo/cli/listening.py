@@ -1,4 +1,4 @@
-"""`zoo transcribe`, `chords`, `structure`, `analyze`: recordings in, what is heard in them out."""
+"""`zoo transcribe`, `chords`, `structure`, `beats`, `analyze`: recordings in, what is heard in them out."""
 
 from __future__ import annotations
 
@@ -80,6 +80,20 @@ def add(verbs: Verbs) -> None:
     add_json(parser)
 
     parser = add_verb(
+        verbs, "beats", beats, "Find the beats, the bars and the tempo of recordings.",
+        """
+        zoo beats song.wav
+        zoo beats album/ --out labels
+        zoo beats *.mp3 --json
+        """,
+        "Prints lines of a time (s) and a place in the bar; with --out writes .beats, .json and .png files.",
+    )  # fmt: skip
+    add_recordings(parser)
+    parser.add_argument("--model", default="beat-tcn", metavar="MODEL", help="which model (default: beat-tcn)")
+    parser.add_argument("--out", metavar="DIR", help="the folder to write into (default: print)")
+    add_json(parser)
+
+    parser = add_verb(
         verbs, "analyze", analyze, "Find out all that the zoo can tell of recordings and of files of notes.",
         """
         zoo analyze song.wav
@@ -141,6 +155,12 @@ def structure(args: argparse.Namespace) -> None:
     """`zoo structure`."""
     model = load(args.model, "structure")
     tell_spans(args, model, model.sections, ".sections.lab", ("sound", "notes"))
+
+
+def beats(args: argparse.Namespace) -> None:
+    """`zoo beats`."""
+    model = load(args.model, "beats")
+    tell_spans(args, model, model.beats, ".beats", ("sound",))
 
 
 def tell_spans(

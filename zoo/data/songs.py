@@ -1,9 +1,10 @@
-"""Whole songs with their chords and sections: the McGill Billboard, and folders of one's own.
+"""Whole songs with their chords, sections and beats: the McGill Billboard, and folders of one's own.
 
 The Billboard is for models whose codec is that of its chroma. Of one's own: beside each file of sound, `song.wav`, its
-chords in `song.lab` and its sections in `song.sections.lab`, or one of both; the codec makes features of the sound. For
-a codec of notes a song is a file of notes, whose chords may also be symbols in it, or POP909's. A model's task turns a
-song into examples:
+chords in `song.lab`, its sections in `song.sections.lab` and its beats in `song.beats`, or one of them; the codec makes
+features of the sound. For a codec of notes a song is a file of notes, whose chords may also be symbols in it, or
+POP909's. For one of mel spectra, by which beats are heard, files of notes are played (`zoo.data.played`): their beats
+are known. A model's task turns a song into examples:
 
     load_songs(folder, codec, lambda song: {"x": …, "y": …})
 """
@@ -19,15 +20,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data import billboard, files, pop909
+from zoo.data import billboard, files, played, pop909
 from zoo.data.batches import Array, Examples
 from zoo.data.files import File
 from zoo.errors import InputError, ZooError
-from zoo.music import audio, harte, io, sections
+from zoo.music import audio, beats, harte, io, sections
+from zoo.music.beats import Beat
 from zoo.music.chords import symbols_in_time
 from zoo.music.chroma import NnlsChromaCodec
 from zoo.music.harte import ChordSpan
+from zoo.music.log_mel import LogMelCodec
 from zoo.music.sections import Section
+
+PLAYED, PLAYED_WHOLE = 20.0, 60.0  # seconds of notes that are played, for examples and for what is to be a whole song
 
 Maker = Callable[["Song"], Mapping[str, Array]]  # a song → examples, arrays [n, …] of one n
 
@@ -42,7 +47,7 @@ class Song:
       frame_seconds: from one frame to the next.
       seconds: its length.
       chords: by level of detail, "full" and perhaps what `billboard.LEVELS` names; empty where there are none.
-      sections: empty where there are none.
+      sections, beats: empty where there are none.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Song:
     seconds: float
     chords: Mapping[str, tuple[ChordSpan, ...]]
     sections: tuple[Section, ...]
+    beats: tuple[Beat, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def load_songs(folder: Path, codec: Any, examples: Maker) -> Songs:
     """
     parts: dict[str, list[tuple[str, Mapping[str, Array]]]] = {split: [] for split in files.SPLITS}
     skipped: list[tuple[str, str]] = []
-    for name, split, song in _read(folder, codec):
+    for name, split, song in _read(folder, codec, PLAYED):
         try:
             parts[split].append((name, examples(song())))
         except ZooError as error:
@@ -104,7 +110,7 @@ def load_songs(folder: Path, codec: Any, examples: Maker) -> Songs:
 def read_songs(folder: Path, codec: Any, split: str, limit: int | None = None) -> Iterator[Song]:
     """The whole songs of one split that can be read, at most `limit`. Raises InputError if there are no songs."""
     left = sys.maxsize if limit is None else limit
-    for _, there, song in _read(folder, codec):
+    for _, there, song in _read(folder, codec, PLAYED_WHOLE):
         if there == split and left > 0:
             try:
                 read = song()
@@ -115,7 +121,7 @@ def read_songs(folder: Path, codec: Any, split: str, limit: int | None = None) -
             yield read
 
 
-def _read(folder: Path, codec: Any) -> Iterator[tuple[str, files.Split, Callable[[], Song]]]:
+def _read(folder: Path, codec: Any, seconds: float) -> Iterator[tuple[str, files.Split, Callable[[], Song]]]:
     """Each song's name, its split, and what reads it."""
     from tqdm import tqdm
 
@@ -126,11 +132,11 @@ def _read(folder: Path, codec: Any) -> Iterator[tuple[str, files.Split, Callable
     found: list[tuple[str, files.Split, Callable[[], Song]]] = []
     if entries:
         found = [(entry.name, _split_of(entry), lambda entry=entry: _of_entry(entry)) for entry in entries]  # type: ignore[misc]
-    elif there := files.find(folder, suffixes=io.SUFFIXES if of_notes else audio.SUFFIXES):
+    elif there := files.find(folder, suffixes=_suffixes(codec)):
         split_of = files.splits(there)
-        found = [(file.name, split_of[file.name], lambda file=file: _of_file(file, codec)) for file in there]  # type: ignore[misc]
+        found = [(file.name, split_of[file.name], lambda file=file: _of_file(file, codec, seconds)) for file in there]  # type: ignore[misc]
     if not found:
-        what = "MIDI nor other files of notes" if of_notes else "the Billboard's chroma nor sound with .lab files"
+        what = "MIDI nor other files of notes" if of_notes else "the Billboard's chroma nor sound with labels beside it"
         raise InputError(f"{folder}: neither {what}")
     yield from tqdm(found, "reading", unit=" songs", delay=2, leave=False, disable=None, file=sys.stderr)
 
@@ -148,10 +154,21 @@ def _of_entry(entry: billboard.Entry) -> Song:
     return Song(entry.name, frames, seconds, len(frames) * seconds, entry.chords(), entry.sections())
 
 
-def _of_file(file: File, codec: Any) -> Song:
-    chords, parts = _chords(file, codec), file.path.with_suffix(".sections.lab")
-    if not chords and not parts.is_file():
-        raise InputError(f"{file.path}: no labels beside it; put {file.path.stem}.lab or {parts.name} there")
+def _suffixes(codec: Any) -> frozenset[str]:
+    if codec.kind == "notes":
+        return io.SUFFIXES
+    return audio.SUFFIXES | io.SUFFIXES if isinstance(codec, LogMelCodec) else audio.SUFFIXES
+
+
+def _of_file(file: File, codec: Any, seconds: float) -> Song:
+    """The song of a file; of one of notes that is to be played at most `seconds`."""
+    if codec.kind != "notes" and io.is_notes(file.path):
+        return _of_played(file, codec, seconds)
+    chords, parts, told = _chords(file, codec), *(file.path.with_suffix(f".{x}") for x in ("sections.lab", "beats"))
+    if not chords and not parts.is_file() and not told.is_file():
+        raise InputError(
+            f"{file.path}: no labels beside it; put {file.path.stem}.lab, {parts.name} or {told.name} there"
+        )
     frames, seconds = codec.features(file.path)
     return Song(
         file.name,
@@ -160,7 +177,14 @@ def _of_file(file: File, codec: Any) -> Song:
         seconds,
         {"full": chords} if chords else {},
         tuple(sections.read_lab(parts)) if parts.is_file() else (),
+        tuple(beats.read(told)) if told.is_file() else (),
     )
+
+
+def _of_played(file: File, codec: Any, seconds: float) -> Song:
+    sound, known = played.play(file.path, file.name, seconds)
+    frames, seconds = codec.features((sound, played.RATE))
+    return Song(file.name, frames, codec.hop / codec.sample_rate, seconds, {}, (), tuple(known))
 
 
 def _chords(file: File, codec: Any) -> tuple[ChordSpan, ...]:

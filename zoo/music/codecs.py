@@ -18,6 +18,7 @@ from zoo.music.harmonic_cqt import HarmonicCqtCodec
 from zoo.music.harmony import HarmonyCodec
 from zoo.music.keys import KeysCodec
 from zoo.music.lead_sheet import LeadSheetCodec
+from zoo.music.log_mel import LogMelCodec
 from zoo.music.melody import MelodyCodec
 from zoo.music.melody_events import MelodyEventsCodec
 from zoo.music.melody_notes import MelodyNotesCodec
@@ -115,6 +116,7 @@ _ALL = (
     HarmonicCqtCodec,
     NnlsChromaCodec,
     NoteChromaCodec,
+    LogMelCodec,
 )
 CODECS: dict[str, type] = {codec.name: codec for codec in _ALL}
 

@@ -22,6 +22,7 @@ EVEN = 100.0  # how much an uneven beat costs (Ellis's α)
 BASS = 55  # below that pitch a note is the bass's
 LOOSE = 0.15  # sixteenths that notes may lie off a grid, on average; at random it is 0.25
 THREE = 1.1  # how much more must begin on bars of three than on bars of four to believe in them
+MOST_LINES = 4000  # bars and beats; a score of a hostile length has no more
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
@@ -38,6 +39,29 @@ class Bars:
 def keeps_grid(score: Score) -> bool:
     """Whether notes begin near the sixteenths that the file's own quarters make."""
     return bool(np.abs(score.start * 4 - np.round(score.start * 4)).mean() <= LOOSE) if len(score) else True
+
+
+def grid(score: Score, quarters: float) -> tuple[Floats, Floats]:
+    """Where bars and the beats inside them begin, in quarters, through changes of metre; at least one whole bar.
+
+    The last of the bars is the end of the one that holds `quarters`. 6/8, 9/8 and 12/8 have dotted beats.
+    """
+    meters = score.meters[(score.meters[:, 1:] > 0).all(axis=1)]
+    if len(meters) == 0 or meters[0, 0] > 0:
+        meters = np.vstack([[0.0, 4.0, 4.0], meters])
+    quarters = max(quarters, 1e-3)
+    bars: list[float] = [0.0]
+    beats: list[float] = []
+    for (_, numerator, denominator), change in zip(meters, [*meters[1:, 0], np.inf], strict=True):
+        unit = 4 / denominator
+        beat = 3 * unit if denominator == 8 and numerator % 3 == 0 and numerator > 3 else unit
+        while bars[-1] < min(change, quarters) - 1e-6 and len(bars) + len(beats) < MOST_LINES:
+            end = min(bars[-1] + numerator * unit, change)
+            beats.extend(np.arange(bars[-1] + beat, end - 1e-6, beat))
+            bars.append(end)
+    if bars[-1] < quarters - 1e-6:
+        bars.append(quarters)
+    return np.array(bars), np.array(beats)
 
 
 def estimate_bars(score: Score) -> Bars | None:

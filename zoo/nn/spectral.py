@@ -8,6 +8,8 @@ Frames are centred: frame t is around sample t · hop, with zeros beyond both en
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +69,12 @@ def mel_to_hz(mel: npt.ArrayLike) -> npt.NDArray[np.float64]:
     mel = np.asarray(mel, np.float64)
     corner = _LOG_FROM / _LINEAR
     return np.where(mel < corner, mel * _LINEAR, _LOG_FROM * np.exp(_LOG_STEP * (np.maximum(mel, corner) - corner)))
+
+
+@partial(jax.jit, static_argnames=("rate", "bands", "low", "high"))
+def log_mel(frames: jax.Array, rate: float, bands: int, low: float, high: float, gain: float) -> jax.Array:
+    """`log_compressed` power of frames [..., size] in `bands` mel bands from `low` to `high` Hz: [..., bands]."""
+    return log_compressed(power(frames) @ mel_filters(rate, frames.shape[-1], bands, low, high), gain)
 
 
 def log_compressed(power: jax.Array, gain: float) -> jax.Array:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from zoo.music.metre import grid
 from zoo.music.score import Score
 
 NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
@@ -34,7 +35,6 @@ ROLAND = {22: 42, 26: 46}
 
 # By part.
 COLOURS = ("#4f6df5", "#e8743b", "#19a979", "#945ecf", "#d64292", "#13a4b4", "#b5901c", "#6c8893")
-MOST_LINES = 4000  # bars and beats; a score of a hostile length draws no more
 
 
 @dataclass(frozen=True)
@@ -100,29 +100,6 @@ def layout(score: Score, beside: Sequence[Score] = ()) -> Layout:
 def pitch_name(pitch: int) -> str:
     """The name of a MIDI pitch, 60 being C4."""
     return f"{NAMES[pitch % 12]}{pitch // 12 - 1}"
-
-
-def grid(score: Score, quarters: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Where bars and the beats inside them begin, in quarters, through changes of metre; at least one whole bar.
-
-    The last of the bars is the end of the one that holds `quarters`. 6/8, 9/8 and 12/8 have dotted beats.
-    """
-    meters = score.meters[(score.meters[:, 1:] > 0).all(axis=1)]
-    if len(meters) == 0 or meters[0, 0] > 0:
-        meters = np.vstack([[0.0, 4.0, 4.0], meters])
-    quarters = max(quarters, 1e-3)
-    bars: list[float] = [0.0]
-    beats: list[float] = []
-    for (_, numerator, denominator), change in zip(meters, [*meters[1:, 0], np.inf], strict=True):
-        unit = 4 / denominator
-        beat = 3 * unit if denominator == 8 and numerator % 3 == 0 and numerator > 3 else unit
-        while bars[-1] < min(change, quarters) - 1e-6 and len(bars) + len(beats) < MOST_LINES:
-            end = min(bars[-1] + numerator * unit, change)
-            beats.extend(np.arange(bars[-1] + beat, end - 1e-6, beat))
-            bars.append(end)
-    if bars[-1] < quarters - 1e-6:
-        bars.append(quarters)
-    return np.array(bars), np.array(beats)
 
 
 def summary(score: Score) -> str:

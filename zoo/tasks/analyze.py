@@ -19,7 +19,7 @@ from zoo.errors import InputError, WeightsError, ZooError
 from zoo.music import audio, io
 from zoo.music.audio import AudioSource
 from zoo.music.key import find_key, find_keys
-from zoo.music.metre import Bars, estimate_bars, keeps_grid
+from zoo.music.metre import Bars, estimate_bars, grid, keeps_grid
 from zoo.music.score import Score
 from zoo.registry import list_models
 from zoo.show.files import write
@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 
     Source: TypeAlias = AudioSource | NoteSequence | Score
 
-MODELS = ("structure-transformer", "chord-crema", "basic-pitch", "crepe/tiny", "musicnn")  # one of each kind, for sound
+MODELS = (
+    "structure-transformer",
+    "beat-tcn",
+    "chord-crema",
+    "basic-pitch",
+    "crepe/tiny",
+    "musicnn",
+)  # one of each kind, for sound
 READERS = ("structure-transformer", "chord-transformer/pop909", "melody-transformer")  # for notes
 RATE = 44100  # Hz, of the sound on the page
 LONGEST = 20 * 60  # seconds of sound that a page may hold
@@ -47,7 +54,7 @@ class Analysis:
     Attributes:
       title: its file's name.
       seconds: its length.
-      own: what needs no model, "bars" and "key", as far as it can be told.
+      own: what needs no model, "bars" of notes and "key", as far as it can be told.
       parts: by model, in the order they were asked.
       left_out: models that said nothing, with the reason.
       sound: for the page's player, float32 [frames, 2] at 44.1 kHz; None if it is longer than 20 minutes.
@@ -196,8 +203,6 @@ def _ask(
 
 def find_bars(score: Score) -> Bars | None:
     """Where bars begin: by the metre of the file if it states one and the notes keep to it, else as estimated."""
-    from zoo.show.layout import grid
-
     if len(score.meters) and keeps_grid(score):
         starts, _ = grid(score, score.quarters)
         return Bars(score.seconds_at(starts[:-1]), int(score.meters[0, 1]), "file")

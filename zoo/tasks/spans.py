@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Spans(ABC):
-    """Chords or sections, as `of` says, one after another over `seconds`. A file that can't be written: InputError."""
+    """Chords, sections or beats, as `of` says, one after another over `seconds`.
+
+    A file that can't be written is an InputError.
+    """
 
     of: ClassVar[str]
     seconds: float
