@@ -127,7 +127,6 @@ def _read(folder: Path, codec: Any, seconds: float) -> Iterator[tuple[str, files
 
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; pass one of songs with labels")
-    of_notes = codec.kind == "notes"
     entries = billboard.find(folder) if isinstance(codec, NnlsChromaCodec) and folder.is_dir() else []
     found: list[tuple[str, files.Split, Callable[[], Song]]] = []
     if entries:
@@ -136,8 +135,7 @@ def _read(folder: Path, codec: Any, seconds: float) -> Iterator[tuple[str, files
         split_of = files.splits(there)
         found = [(file.name, split_of[file.name], lambda file=file: _of_file(file, codec, seconds)) for file in there]  # type: ignore[misc]
     if not found:
-        what = "MIDI nor other files of notes" if of_notes else "the Billboard's chroma nor sound with labels beside it"
-        raise InputError(f"{folder}: neither {what}")
+        raise InputError(f"{folder}: neither {_wanted(codec)}")
     yield from tqdm(found, "reading", unit=" songs", delay=2, leave=False, disable=None, file=sys.stderr)
 
 
@@ -158,6 +156,14 @@ def _suffixes(codec: Any) -> frozenset[str]:
     if codec.kind == "notes":
         return io.SUFFIXES
     return audio.SUFFIXES | io.SUFFIXES if isinstance(codec, LogMelCodec) else audio.SUFFIXES
+
+
+def _wanted(codec: Any) -> str:
+    if codec.kind == "notes":
+        return "MIDI nor other files of notes"
+    if isinstance(codec, LogMelCodec):
+        return "sound with .beats files beside it nor files of notes"
+    return "the Billboard's chroma nor sound with .lab files"
 
 
 def _of_file(file: File, codec: Any, seconds: float) -> Song:
