@@ -287,7 +287,7 @@ def test_folders_of_sound_and_of_notes(tmp_path: Path) -> None:
     assert "untold.beats" in found.skipped[0][1]
     assert found.train["x"].shape[1:] == (TINY.steps, TINY.bands)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="neither sound with .beats files beside it nor files of notes"):
+    with pytest.raises(InputError, match=r"neither sound with \.beats files beside it nor files of notes"):
         load_songs(tmp_path / "empty", codec, lambda song: examples(song, TINY))
 
 
