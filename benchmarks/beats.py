@@ -38,7 +38,7 @@ def main() -> None:
     model: Any = zoo.load(args.model)
     rows: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     for song in read_songs(args.data, model.codec, "test", args.songs):
-        if song.beats:
+        if beat_metrics.measurable(song.beats):
             heard = list(model.of_frames(song.frames, song.seconds))
             for way, beats in (("the model", heard), ("dynamic programming", by_flux(song))):
                 rows[song.name.split("/")[0], way].append(beat_metrics.compare(song.beats, beats))

@@ -328,6 +328,8 @@ def test_measures_of_beats() -> None:
     turned = beat_metrics.compare(true, [beat._replace(place=1 + (i + 2) % 4) for i, beat in enumerate(true)])
     assert (turned["beat_f1"], turned["downbeat_f1"]) == (1, 0)
     assert set(beat_metrics.compare(true, []).values()) == {0.0}
+    assert beat_metrics.measurable(true)
+    assert not beat_metrics.measurable(true[:13])  # six seconds
 
 
 # --- the trained model -----------------------------------------------------------------------------------------------

@@ -9,6 +9,14 @@ import numpy as np
 from zoo.errors import InputError
 from zoo.music.beats import Beat
 
+LEFT_OUT = 5.0  # seconds at a recording's beginning
+FEWEST = 4  # beats after that by which a recording is judged
+
+
+def measurable(annotated: Sequence[Beat]) -> bool:
+    """Whether a recording is long enough: four beats after the first 5 s."""
+    return sum(beat.time >= LEFT_OUT for beat in annotated) >= FEWEST
+
 
 def compare(annotated: Sequence[Beat], found: Sequence[Beat]) -> dict[str, float]:
     """Measures of one recording, the first 5 s left out as is usual.
@@ -20,8 +28,9 @@ def compare(annotated: Sequence[Beat], found: Sequence[Beat]) -> dict[str, float
         from mir_eval import beat
     except ImportError:
         raise InputError("measuring beats needs mir_eval; pip install mir_eval") from None
-    true, guess = (beat.trim_beats(np.array([each.time for each in beats])) for beats in (annotated, found))
-    bars = (beat.trim_beats(np.array([each.time for each in beats if each.place == 1])) for beats in (annotated, found))
+    kept = [[each for each in beats if each.time >= LEFT_OUT] for beats in (annotated, found)]
+    true, guess = (np.array([each.time for each in beats]) for beats in kept)
+    bars = (np.array([each.time for each in beats if each.place == 1]) for beats in kept)
     if not len(guess) or not len(true):
         return dict.fromkeys(("beat_f1", "downbeat_f1", "cmlt", "amlt"), 0.0)
     _, cmlt, _, amlt = beat.continuity(true, guess)

@@ -200,11 +200,11 @@ def evaluate(model: BeatTracker, data: str | os.PathLike[str], limit: int | None
     Raises:
       InputError: no such folder, or nothing with beats in the test split.
     """
-    songs = (song for song in read_songs(Path(data), model.codec, "test", limit) if song.beats)
+    songs = (song for song in read_songs(Path(data), model.codec, "test", limit) if beat_metrics.measurable(song.beats))
     measured = [
         beat_metrics.compare(song.beats, model.of_frames(np.asarray(song.frames), song.seconds).beats) for song in songs
     ]
     if not measured:
-        raise InputError(f"{data}: nothing of it with beats falls into test; add songs")
+        raise InputError(f"{data}: nothing of it with beats after 5 s falls into test; add songs")
     means = {name: float(np.mean([one[name] for one in measured])) for name in measured[0]}
     return means | {"songs": len(measured)}
