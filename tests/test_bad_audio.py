@@ -23,13 +23,17 @@ from tests.test_analyze import CODEC
 from tests.test_conformance import architectures
 from zoo import registry
 from zoo.errors import InputError
+from zoo.models import beat_tcn
 from zoo.models.architecture import Architecture
 from zoo.music.codecs import get_codec
 from zoo.tasks.model import Description, Found, Model, dotted, fill
 
 RATE = 22050
 SOUND = np.round(chords(0.8, RATE) * 2.0**20).astype(np.float32) / np.float32(2.0**20)  # exact in 24 bits
-SMALL_CODECS = {"chord-crema": CODEC}  # for small configurations that don't take their card's
+SMALL_CODECS: dict[str, dict[str, Any]] = {  # for small configurations that don't take their card's
+    "chord-crema": CODEC,
+    "beat-tcn": {"name": "log-mel", "bands": beat_tcn.Config.tiny().bands},
+}
 
 
 def hears(architecture: Architecture) -> bool:

@@ -68,5 +68,6 @@ class LogMelCodec:
             found.append(np.asarray(spectral.log_mel(padded, *shape))[: len(frames)])
         if count < self.hop:
             named = "the samples" if isinstance(source, tuple) else source
-            raise InputError(f"{named}: shorter than a frame of {self.hop / self.sample_rate * 1000:.0f} ms")
+            seconds, least = (f"{n / self.sample_rate:.3f} s" for n in (count, self.hop))
+            raise InputError(f"{named}: {seconds} are too short; give at least {least}")
         return Features(np.concatenate(found), count / self.sample_rate)
