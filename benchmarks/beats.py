@@ -21,10 +21,9 @@ import zoo
 from zoo.data import Song, read_songs
 from zoo.music import beat_metrics
 from zoo.music.beats import Beat
-from zoo.music.metre import RATE, THREE, find_beats, near
+from zoo.music.metre import RATE, bars_of, find_beats, near, smoothed
 
 LOW = 6  # bands that count as bass
-SMOOTH = np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)
 
 
 def main() -> None:
@@ -58,14 +57,11 @@ def by_flux(song: Song) -> list[Beat]:
     """Beats of a song by what its spectrum gains from frame to frame, without a network."""
     assert abs(song.frame_seconds * RATE - 1) < 1e-6
     gained = np.diff(song.frames, axis=0, prepend=song.frames[:1]).clip(0)
-    strength, low = (np.convolve(part.sum(axis=1), SMOOTH)[4:-4] for part in (gained, gained[:, :LOW]))
+    strength, low = (smoothed(part.sum(axis=1)) for part in (gained, gained[:, :LOW]))
     frames = find_beats(strength)
     if len(frames) < 4:
         return []
-    weight = near(strength / strength.std() + low / max(low.std(), 1e-9), frames)
-    contrast = {n: [weight[phase::n].mean() for phase in range(n)] for n in (4, 3)}
-    count = 3 if max(contrast[3]) > THREE * max(contrast[4]) else 4
-    first = int(np.argmax(contrast[count]))
+    count, first = bars_of(near(strength / strength.std() + low / max(low.std(), 1e-9), frames))
     return [Beat(at / RATE, (i - first) % count + 1) for i, at in enumerate(frames.tolist())]
 
 

@@ -71,11 +71,15 @@ def estimate_bars(score: Score) -> Bars | None:
     if len(beats) < 8:
         return None
     low = np.pad(low, (0, max(0, len(strength) - len(low))))[: len(strength)]
-    weight = near(strength + low, beats)
+    count, first = bars_of(near(strength + low, beats))
+    return Bars(beats[first::count] / RATE, count, "estimated")
+
+
+def bars_of(weight: Floats) -> tuple[int, int]:
+    """(beats of a bar, which beat begins the first), from how much begins on each beat [N]."""
     contrast = {n: [weight[phase::n].mean() for phase in range(n)] for n in (4, 3)}
     count = 3 if max(contrast[3]) > THREE * max(contrast[4]) else 4
-    first = int(np.argmax(contrast[count]))
-    return Bars(beats[first::count] / RATE, count, "estimated")
+    return count, int(np.argmax(contrast[count]))
 
 
 def onset_strength(score: Score) -> Floats:
@@ -83,9 +87,14 @@ def onset_strength(score: Score) -> Floats:
     start, end = score.seconds_at(score.start), score.seconds_at(score.end)
     weight = np.where(score.is_drum, 0.25, np.sqrt(np.clip(end - start, 0.02, 1.0)))
     at = np.round(start * RATE).astype(np.int64)
-    strength = np.bincount(at, weights=weight, minlength=1)
-    bell = np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)  # 30 ms
-    smooth: Floats = np.convolve(strength, bell)[4 : 4 + len(strength)]
+    strength: Floats = np.bincount(at, weights=weight, minlength=1)
+    return smoothed(strength)
+
+
+def smoothed(strength: Floats) -> Floats:
+    """[T], each moment spread under a bell of 30 ms."""
+    bell = np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)
+    smooth: Floats = np.convolve(strength, bell)[4:-4]
     return smooth
 
 
