@@ -87,8 +87,7 @@ def onset_strength(score: Score) -> Floats:
     start, end = score.seconds_at(score.start), score.seconds_at(score.end)
     weight = np.where(score.is_drum, 0.25, np.sqrt(np.clip(end - start, 0.02, 1.0)))
     at = np.round(start * RATE).astype(np.int64)
-    strength: Floats = np.bincount(at, weights=weight, minlength=1)
-    return smoothed(strength)
+    return smoothed(np.bincount(at, weights=weight, minlength=1).astype(np.float64))
 
 
 def smoothed(strength: Floats) -> Floats:
