@@ -168,7 +168,7 @@ def test_a_recording_from_end_to_end(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert len(lanes) == 2
     again = beats.read(tmp_path / "b.beats") if found.to_lab(tmp_path / "b.beats") else []
     assert [beat.place for beat in again] == [beat.place for beat in found]
-    with pytest.raises(InputError, match=r"too short; give at least 0\.020 s"):
+    with pytest.raises(InputError, match=r"too short for a spectrum; give at least 0\.020 s"):
         model.beats((np.zeros(50, np.float32), 8000))
 
 

@@ -66,7 +66,7 @@ def test_a_rate_of_its_own() -> None:
 
 
 def test_too_short() -> None:
-    with pytest.raises(InputError, match=r"the samples: 0\.000 s are too short for chords; give at least 0\.09 s"):
+    with pytest.raises(InputError, match=r"the samples: 0\.000 s are too short for chords; give at least 0\.093 s"):
         CODEC.features((np.zeros(1, np.float32), RATE))
     assert CODEC.features((np.zeros(4096, np.float32), RATE)).frames.shape == (1, 216, 2)
 

@@ -110,6 +110,30 @@ def blocks(
             raise InputError(f"{name}: shorter than one sample at {rate} Hz; record or export it again")
 
 
+class Counted:
+    """The pieces of `blocks`, counted as they go by: `count` samples so far, `seconds` of them."""
+
+    def __init__(self, source: AudioSource, rate: int, seconds: float = 10.0) -> None:
+        self.count, self._source, self._rate = 0, source, rate
+        self._pieces = blocks(source, rate, seconds)
+
+    def __iter__(self) -> Iterator[Samples]:
+        for piece in self._pieces:
+            self.count += len(piece)
+            yield piece
+
+    @property
+    def seconds(self) -> float:
+        return self.count / self._rate
+
+    def check(self, least: int, wanted: str) -> None:
+        """InputError if there were less than `least` samples, too short for what is `wanted`."""
+        if self.count < least:
+            named = "the samples" if isinstance(self._source, tuple) else self._source
+            needed = f"{least / self._rate:.3f} s"
+            raise InputError(f"{named}: {self.seconds:.3f} s are too short for {wanted}; give at least {needed}")
+
+
 def windows(
     pieces: Iterable[Samples], width: int, hop: int, *, margin: int | None = None, mirror: bool = False
 ) -> Iterator[Samples]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from zoo.errors import InputError
 from zoo.music import audio, io
-from zoo.music.audio import AudioSource, Samples
+from zoo.music.audio import AudioSource
 from zoo.music.score import Score
 
 Frames = npt.NDArray[np.float32]
@@ -65,23 +64,13 @@ class NnlsChromaCodec:
         from zoo.nn import nnls_chroma
         from zoo.nn.rows import Rows
 
-        count, spectra = 0, Rows((nnls_chroma.BINS,))
-
-        def counted() -> Iterator[Samples]:
-            nonlocal count
-            for piece in audio.blocks(source, self.sample_rate, seconds=10.0):
-                count += len(piece)
-                yield piece
-
-        for frames in audio.windows(counted(), nnls_chroma.SIZE, self.hop):
+        pieces, spectra = audio.Counted(source, self.sample_rate), Rows((nnls_chroma.BINS,))
+        for frames in audio.windows(pieces, nnls_chroma.SIZE, self.hop):
             spectra.append(nnls_chroma.log_spectra(frames, self.sample_rate))
-        if count < self.hop:
-            named = "the samples" if isinstance(source, tuple) else source
-            seconds, least = (f"{n / self.sample_rate:.3f} s" for n in (count, self.hop))
-            raise InputError(f"{named}: {seconds} are too short for chords; give at least {least}")
+        pieces.check(self.hop, "chords")
         rings = ring_windows()
         chroma = [(notes @ rings).astype(np.float32) for notes in nnls_chroma.transcribe(spectra)]
-        return Features(np.concatenate(chroma), count / self.sample_rate)
+        return Features(np.concatenate(chroma), pieces.seconds)
 
 
 @dataclass(frozen=True)

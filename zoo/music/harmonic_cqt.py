@@ -19,8 +19,7 @@ import numpy.typing as npt
 import scipy.fft
 import scipy.sparse
 
-from zoo.errors import InputError
-from zoo.music.audio import AudioSource, Samples, blocks
+from zoo.music.audio import AudioSource, Counted, Samples
 from zoo.nn.rows import Rows
 
 Magnitudes = npt.NDArray[np.float32]
@@ -82,18 +81,15 @@ class HarmonicCqtCodec:
             ConstantQ(self.sample_rate, self.hop, self.lowest * c, self.octaves, self.bins_per_octave)
             for c in self.harmonics
         ]
-        count, magnitudes = 0, [Rows((self.octaves * self.bins_per_octave,)) for _ in transforms]
-        for samples in blocks(source, self.sample_rate):
-            count += len(samples)
+        pieces = Counted(source, self.sample_rate)
+        magnitudes = [Rows((self.octaves * self.bins_per_octave,)) for _ in transforms]
+        for samples in pieces:
             for transform, kept in zip(transforms, magnitudes, strict=True):
                 kept.append(transform.push(samples))
-        if count < self.hop:
-            named = "the samples" if isinstance(source, tuple) else source
-            seconds = f"{count / self.sample_rate:.3f} s"
-            raise InputError(f"{named}: {seconds} are too short for chords; give at least {self.frame_seconds:.2f} s")
+        pieces.check(self.hop, "chords")
         for transform, kept in zip(transforms, magnitudes, strict=True):
             kept.append(transform.finish())
-        return Features(_in_decibels(magnitudes, count // self.hop), count / self.sample_rate)
+        return Features(_in_decibels(magnitudes, pieces.count // self.hop), pieces.seconds)
 
 
 def _in_decibels(magnitudes: list[Rows], count: int) -> Rows:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import InputError
 from zoo.music import audio
-from zoo.music.audio import AudioSource, Samples
+from zoo.music.audio import AudioSource
 
 ROOM = 512  # frames: what is worked out at once is padded to a multiple of these, so that few programs are compiled
 
@@ -53,21 +51,10 @@ class LogMelCodec:
         """
         from zoo.nn import spectral
 
-        count = 0
-
-        def counted() -> Iterator[Samples]:
-            nonlocal count
-            for piece in audio.blocks(source, self.sample_rate, seconds=10.0):
-                count += len(piece)
-                yield piece
-
+        pieces, found = audio.Counted(source, self.sample_rate), []
         shape = self.sample_rate, self.bands, self.low, self.high, self.gain
-        found = []
-        for frames in audio.windows(counted(), self.size, self.hop):
+        for frames in audio.windows(pieces, self.size, self.hop):
             padded = np.pad(frames, ((0, -len(frames) % ROOM), (0, 0)))
             found.append(np.asarray(spectral.log_mel(padded, *shape))[: len(frames)])
-        if count < self.hop:
-            named = "the samples" if isinstance(source, tuple) else source
-            seconds, least = (f"{n / self.sample_rate:.3f} s" for n in (count, self.hop))
-            raise InputError(f"{named}: {seconds} are too short; give at least {least}")
-        return Features(np.concatenate(found), count / self.sample_rate)
+        pieces.check(self.hop, "a spectrum")
+        return Features(np.concatenate(found), pieces.seconds)
