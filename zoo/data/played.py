@@ -1,6 +1,6 @@
 """Files of notes as recordings of which every beat is known, for models of sound that learn where beats are.
 
-Some seconds from the middle of a piece is played through the soundfont. A piano alone would teach what beats of pianos
+Some seconds from the middle of a piece are played through the soundfont. A piano alone would teach what beats of pianos
 sound like, so some pieces get other instruments, a drummer who plays along, and another tempo; which ones follows from
 the name of the file, so that a piece always sounds the same.
 """

@@ -10,6 +10,7 @@ import colorsys
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -37,6 +38,12 @@ class Spans:
 
     title: str
     spans: Sequence[tuple[float, float, str, int | None]]
+
+    @classmethod
+    def numbered(cls, title: str, starts: Sequence[float], end: float) -> Spans:
+        """One after another from each of `starts` to the next, the last to `end`, counted from 1: bars, say."""
+        spans = enumerate(pairwise([*starts, end]), 1)
+        return cls(title, [(a, max(a, b), str(number), None) for number, (a, b) in spans])
 
 
 @dataclass(frozen=True)

@@ -212,13 +212,9 @@ def find_bars(score: Score) -> Bars | None:
 def _bars(bars: Bars, seconds: float) -> Description:
     from zoo.show.timeline import Spans
 
-    ends = np.append(bars.starts[1:], max(seconds, bars.starts[-1]))
-    spans = [(float(a), float(b), str(i + 1), None) for i, (a, b) in enumerate(zip(bars.starts, ends, strict=True))]
-    starts = [round(float(start), 4) for start in bars.starts]
     title = "bars" if bars.known_by == "file" else "bars (est.)"
-    return Description(
-        {"bars": {"starts": starts, "beats": bars.beats, "known_by": bars.known_by}}, [Spans(title, spans)]
-    )
+    table = {"starts": bars.starts.round(4).tolist(), "beats": bars.beats, "known_by": bars.known_by}
+    return Description({"bars": table}, [Spans.numbered(title, bars.starts.tolist(), seconds)])
 
 
 def _keys(score: Score, by: str) -> Description:

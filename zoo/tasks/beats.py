@@ -90,10 +90,8 @@ class Rhythm(Spans):
         """What a timeline shows: numbered bars, and how likely beats are."""
         from zoo.show import timeline
 
-        ends = [*self.bars[1:], self.seconds]
-        spans = [(start, end, str(i + 1), None) for i, (start, end) in enumerate(zip(self.bars, ends, strict=False))]
         return [
-            timeline.Spans("bars", spans),
+            timeline.Spans.numbered("bars", self.bars, self.seconds),
             timeline.Heat("beats", self.activations, self.frame_seconds, ("beat", "bar")),
         ]
 
