@@ -46,6 +46,8 @@ TRIALS = {  # our operation: the peer's
     "lstm": ("lstm cells", "lstm layers", "lstm jit"),
     "decode 1": ("decode 1 dynamic", "decode 1 static"),
     "decode 8": ("decode 8 static",),
+    "decode 1 bfloat16": ("decode 1 dynamic bfloat16", "decode 1 static bfloat16"),
+    "decode 8 bfloat16": ("decode 8 static bfloat16",),
     "train float32": ("train float32",),
     "train bfloat16": ("train bfloat16",),
 }
@@ -65,7 +67,7 @@ def serve(operation: str) -> None:
     graph, params = nnx.split(MusicTransformer(config(TOKENS), rngs=nnx.Rngs(0)))
     if kind == "train":
         return answer({operation: trainer(graph, params, config(TOKENS), size[0])}, f"jax {jax.__version__}")
-    call, moved = decoder(graph, params, int(size[0]), TOKENS)
+    call, moved = decoder(graph, params, int(size[0]), TOKENS, *size[1:])
     return answer({operation: call}, f"jax {jax.__version__}, limit {moved / reading_rate():.4g}")
 
 
@@ -82,16 +84,19 @@ def lstm() -> Callable[[], Any]:
     return lambda: write(params, jax.random.key(0)).block_until_ready()
 
 
-def decoder(graph: Any, params: Any, size: int, tokens: int) -> tuple[Callable[[], Any], float]:
+def decoder(
+    graph: Any, params: Any, size: int, tokens: int, precision: str = "float32"
+) -> tuple[Callable[[], Any], float]:
     """Draws `tokens` tokens for `size` sequences, in chunks and with a cache that grows as the task's; bytes read."""
 
     @partial(jax.jit, donate_argnums=1)
     def write(params: Any, state: Any, token: jax.Array, first: jax.Array) -> Any:
-        step = nnx.merge(graph, params).stepper()
-        return rollout(step, state, token, jax.random.key(0), first, CHUNK, Sampling(jnp.float32(1.0)))
+        with products(precision):
+            step = nnx.merge(graph, params).stepper()
+            return rollout(step, state, token, jax.random.key(0), first, CHUNK, Sampling(jnp.float32(1.0)))
 
     model = nnx.merge(graph, params)
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    weights = sum(leaf.size * jnp.dtype(precision).itemsize for leaf in jax.tree.leaves(params))
     moved = 0.0
     capacity = CAPACITY
     for at in range(0, tokens, CHUNK):

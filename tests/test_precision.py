@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.nn.precision import dot, product, products, rounded
+from zoo.nn.precision import dot, dot_stepper, product, products, rounded
 
 RNG = np.random.default_rng(0)
 X, W = (jnp.asarray(RNG.normal(size=shape), jnp.float32) for shape in ((2, 5, 3), (3, 4)))
@@ -29,6 +29,16 @@ def test_gradients_are_those_of_autodiff(precision: str, tolerance: float) -> No
     for ours, theirs in zip(found, jax.grad(reference, argnums=(0, 1))(X, W), strict=True):
         assert ours.dtype == jnp.float32
         np.testing.assert_allclose(ours, theirs, atol=tolerance * float(jnp.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_step_by_step_a_product_is_the_same(precision: str, rows: int) -> None:
+    x = X[0, :rows]
+    with products(precision):
+        found, expected = dot_stepper(W)(x), dot(x, rounded(W))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_gradient_of_a_gradient() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from zoo.nn.precision import products
 from zoo.nn.recurrent import LSTM, Dense, chrono
 
 T, B, X, Z, H = 5, 3, 4, 2, 6  # steps, batch, inputs, constant inputs, units
@@ -105,6 +106,25 @@ def test_forward_and_backward(arrays: Arrays, reverse: bool) -> None:
                 moved.append(sum(np.sum(output * share) for output, share in zip(outputs, shares, strict=True)))
             expected[at] = (moved[0] - moved[1]) / 2e-5
         np.testing.assert_allclose(gradients[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_training_in_bfloat16(arrays: Arrays) -> None:
+    """Gradients near those of float32, and no loop with a bfloat16 result, which XLA's CPU backend copies each step."""
+
+    def gradients(precision: str) -> Callable[[dict[str, jax.Array]], dict[str, jax.Array]]:
+        def objective(arrays: dict[str, jax.Array]) -> jax.Array:
+            with products(precision):
+                return sum((jnp.sum(jnp.sin(output)) for output in ours(arrays, False)), jnp.zeros(()))
+
+        return jax.grad(objective)
+
+    found, expected = (gradients(precision)(single(arrays)) for precision in ("bfloat16", "float32"))
+    for name, gradient in expected.items():
+        assert found[name].dtype == jnp.float32
+        np.testing.assert_allclose(found[name], gradient, atol=0.03 * float(jnp.abs(gradient).max()), err_msg=name)
+    loops = [eqn for eqn in jax.make_jaxpr(gradients("bfloat16"))(single(arrays)).eqns if eqn.primitive.name == "scan"]
+    assert len(loops) == 2
+    assert all(out.aval.dtype != jnp.bfloat16 for loop in loops for out in loop.outvars)
 
 
 def test_step_by_step_is_the_whole_sequence(arrays: Arrays) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.nn.sampling import Sampling, draw, follow, keep_likely, rollout
+from zoo.nn.sampling import Sampling, draw, follow, keep_likely, likeliest, rollout
 
 LOGITS = jnp.log(jnp.array([[0.5, 0.25, 0.15, 0.1]]))
 
@@ -28,6 +28,14 @@ LOGITS = jnp.log(jnp.array([[0.5, 0.25, 0.15, 0.1]]))
 )
 def test_what_stays(sampling: Sampling, kept: list[int]) -> None:
     assert np.flatnonzero(np.isfinite(keep_likely(LOGITS, sampling)[0])).tolist() == kept
+
+
+def test_the_likeliest_is_the_first_of_the_highest() -> None:
+    logits = jnp.array([[0.0, 2.0, 2.0], [-jnp.inf, -jnp.inf, 1.0], [-jnp.inf] * 3, [3.0, 1.0, 2.0]])
+    found = likeliest(logits)
+    assert found.dtype == jnp.int32
+    assert found.tolist() == jnp.argmax(logits, axis=-1).tolist() == [1, 2, 0, 0]
+    assert 0 <= int(likeliest(jnp.array([jnp.nan, 1.0, 2.0]))) < 3  # no class, but one that there is
 
 
 def test_ties_stay_together() -> None:

@@ -28,6 +28,7 @@ from flax import nnx
 from zoo.models.architecture import Architecture
 from zoo.nn.dropout import Dropout
 from zoo.nn.recurrent import LSTM, Carry, Dense
+from zoo.nn.sampling import likeliest
 
 
 @dataclass(frozen=True)
@@ -340,7 +341,7 @@ def predict(config: Config, logits: jax.Array, noise: jax.Array | float = 0.0) -
         hits, velocities, offsets = jnp.split(logits, 3, axis=-1)
         hits = (hits + noise > 0).astype(jnp.float32)
         return jnp.concatenate([hits, jax.nn.sigmoid(velocities), jnp.tanh(offsets)], axis=-1)
-    return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
+    return likeliest(logits + noise)
 
 
 def sampling_probability(config: Config, step: jax.Array) -> jax.Array:

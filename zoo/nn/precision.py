@@ -9,7 +9,7 @@ so the factors are rounded here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import partial
 
@@ -51,6 +51,25 @@ def dot(x: jax.Array, y: jax.Array) -> jax.Array:
     return _product(f"{lead}x,xy->{lead}y", x, y)
 
 
+def dot_stepper(kernel: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """`dot(x, kernel)` for `x` [B, X] time after time: a function to call in a loop, made outside of it.
+
+    XLA's CPU backend multiplies a single row by a bfloat16 kernel number by number. As two columns that a kernel with
+    its outputs first multiplies, it is quick, and reads half the bytes of float32: a step of two LSTM layers of 256
+    units, whose 3 MB of float32 don't fit in a core's 2 MB of cache, 129 → 52 µs (AVX-512 and AMX).
+    """
+    kernel = rounded(kernel)
+    turned = kernel.T  # [Y, X]
+
+    def step(x: jax.Array) -> jax.Array:
+        if len(x) > 1 or kernel.dtype == jnp.float32 or jax.default_backend() != "cpu":
+            return dot(x, kernel)
+        twice = jnp.broadcast_to(x.astype(kernel.dtype).T, (x.shape[1], 2))
+        return dot(turned, twice)[:, :1].T
+
+    return step
+
+
 def product(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """A matrix product by einsum `spec`, its factors in the products' format, sums and result in float32.
 
@@ -81,8 +100,26 @@ def _product_backward(spec: str, factors: tuple[jax.Array, ...], gradient: jax.A
     of_x, of_y = factors_of.split(",")
     gradient = gradient.astype(y.dtype)
     d_x = jnp.einsum(f"{result},{of_y}->{of_x}", gradient, y, preferred_element_type=jnp.float32)
-    d_y = jnp.einsum(f"{of_x},{result}->{of_y}", x.astype(y.dtype), gradient, preferred_element_type=jnp.float32)
+    d_y = _summed(x.astype(y.dtype), gradient, of_x, result, of_y)
     return d_x.astype(x.dtype), d_y.astype(y.dtype)
+
+
+def _summed(x: jax.Array, gradient: jax.Array, of_x: str, result: str, of_y: str) -> jax.Array:
+    """The gradient of y, a product that sums over the leading axes of both factors, which XLA has to turn one for.
+
+    Told the smaller one as the first it turns that one, and then the product, which a barrier keeps it from foreseeing:
+    of its own it copies the larger one, [4, 256, 1024] attention weights in 7.3 ms where all of this takes 1.5.
+    """
+    first, second = (x, of_x), (gradient, result)
+    if x.size > gradient.size:
+        first, second = second, first
+    batch = [letter for letter in of_y if letter in of_x and letter in result]
+    own = [[letter for letter in of_y if letter in letters and letter not in batch] for _, letters in (first, second)]
+    order = "".join(batch + own[0] + own[1])
+    found = jnp.einsum(f"{first[1]},{second[1]}->{order}", first[0], second[0], preferred_element_type=jnp.float32)
+    if order == of_y:
+        return found
+    return jnp.transpose(jax.lax.optimization_barrier(found), [order.index(letter) for letter in of_y])
 
 
 _product.defvjp(_product_forward, _product_backward)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zoo.nn.precision import dot, rounded
+from zoo.nn.precision import dot, dot_stepper, rounded
 
 Carry = tuple[jax.Array, jax.Array]  # (c, h), each [B, H]
 Step = Callable[[jax.Array, Carry], Carry]
@@ -37,20 +37,9 @@ class Dense(nnx.Module):
         return dot(x, rounded(self.kernel[...])) + self.bias[...]
 
     def stepper(self) -> Callable[[jax.Array], jax.Array]:
-        """The same for `x` [B, X], time after time: a function to call in a loop, made outside of it.
-
-        A single row takes XLA's CPU backend four times as long in bfloat16 as in float32, since it multiplies it by the
-        kernel number by number; there the rounded numbers are multiplied as float32.
-        """
-        kernel, bias = rounded(self.kernel[...]), self.bias[...]
-        single = kernel.astype(jnp.float32)
-
-        def step(x: jax.Array) -> jax.Array:
-            if len(x) == 1 and jax.default_backend() == "cpu":
-                return x.astype(kernel.dtype).astype(jnp.float32) @ single + bias
-            return dot(x, kernel) + bias
-
-        return step
+        """The same for `x` [B, X], time after time: a function to call in a loop, made outside of it."""
+        product, bias = dot_stepper(self.kernel[...]), self.bias[...]
+        return lambda x: product(x) + bias
 
 
 class LSTM(nnx.Module):
@@ -93,16 +82,16 @@ class LSTM(nnx.Module):
         stands for zeros. The kernel is cut here, outside the loop that steps: a slice in the loop's body is copied at
         every step, which at batch 1 takes longer than the product (MusicVAE on a CPU: 4.1 instead of 1.5 ms a window).
         """
-        rows, recurrent = self.kernel[: self.varying], rounded(self.kernel[-self.units :])
-        whole = rounded(self._varying_kernel())
+        rows, recur = self.kernel[: self.varying], dot_stepper(self.kernel[-self.units :])
+        advance = dot_stepper(self._varying_kernel())
         gates = self.constant_gates(z)
 
         def step(x: jax.Array, carry: Carry) -> Carry:
             c, h = carry
             if jnp.issubdtype(x.dtype, jnp.integer):
-                product = rows.at[x].get(mode="fill", fill_value=0.0) + dot(h, recurrent)
+                product = rows.at[x].get(mode="fill", fill_value=0.0) + recur(h)
             else:
-                product = dot(jnp.concatenate([x, h], axis=-1), whole)
+                product = advance(jnp.concatenate([x, h], axis=-1))
             c, h, _ = _cell(product + gates, c)
             return c, h
 

@@ -62,17 +62,26 @@ def operations(options: argparse.Namespace) -> Iterator[Operation]:
                 for _ in range(1 if name == "eager" else 3):  # jit profiles twice before it optimises
                     sample()
                 yield name, "decode", size, None if name == "eager" else time.perf_counter() - begin, sample
+            rounded = model.kernels(torch.bfloat16)
+            sample = partial(draw, model, decoders["jit"], rounded, z)
+            begin = time.perf_counter()
+            for _ in range(3):
+                sample()
+            yield "jit bfloat16", "decode", size, time.perf_counter() - begin, sample
     size = max(options.batches)
     x = torch.randint(model.classes, (size, model.steps))
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     rate = None if options.teacher_forced else SAMPLING_RATE
 
-    def train() -> None:
+    def train(rounded: bool) -> None:
         optimiser.zero_grad(set_to_none=True)
-        model.loss(x, 1000, decoders["jit"], rate).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            loss = model.loss(x, 1000, decoders["eager" if rounded else "jit"], rate)
+        loss.backward()
         optimiser.step()
 
-    yield "eager", "train", size, None, train
+    yield "eager", "train", size, None, partial(train, False)
+    yield "autocast bfloat16", "train", size, None, partial(train, True)
 
 
 def draw(model: MusicVAE, decode: Decode, kernels: Kernels, z: torch.Tensor) -> torch.Tensor:

@@ -67,14 +67,15 @@ class MusicVAE(nn.Module):
         hidden, _ = self.decoder(x, (torch.stack([h0, h1]), torch.stack([c0, c1])))
         return self.output(hidden)
 
-    def kernels(self) -> Kernels:
+    def kernels(self, products: torch.dtype = torch.float32) -> Kernels:
+        """The decoder's weights, those that are factors of matrix products rounded to the format `products`."""
         lstm = self.decoder
         return Kernels(
             functional.pad(lstm.weight_ih_l0[:, : self.classes].T, (0, 0, 0, 1)).contiguous(),
-            lstm.weight_hh_l0.T.contiguous(),
-            torch.cat([lstm.weight_ih_l1, lstm.weight_hh_l1], dim=1).T.contiguous(),
+            lstm.weight_hh_l0.T.to(products).contiguous(),
+            torch.cat([lstm.weight_ih_l1, lstm.weight_hh_l1], dim=1).T.to(products).contiguous(),
             lstm.bias_ih_l1 + lstm.bias_hh_l1,
-            self.output.weight.T.contiguous(),
+            self.output.weight.T.to(products).contiguous(),
             self.output.bias,
         )
 
@@ -134,12 +135,19 @@ def cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return c, torch.sigmoid(o) * torch.tanh(c)
 
 
+def affine(bias: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
+    """Their product and a bias in float32, the factors in the format of `kernel`."""
+    if kernel.dtype == torch.float32:
+        return torch.addmm(bias, x, kernel)
+    return bias + torch.mm(x.to(kernel.dtype), kernel).float()
+
+
 def step(state: State, constant: Tensor, kernels: Kernels, temperature: float) -> State:
     """One output, drawn from the softmax of the logits by temperature with the exponential trick."""
-    c0, h0 = cell(torch.addmm(constant + kernels.tokens[state.token], state.h0, kernels.first), state.c0)
+    c0, h0 = cell(affine(constant + kernels.tokens[state.token], state.h0, kernels.first), state.c0)
     both = torch.cat([h0, state.h1], dim=-1)
-    c1, h1 = cell(torch.addmm(kernels.bias, both, kernels.second), state.c1)
-    logits = torch.addmm(kernels.output_bias, h1, kernels.output)
+    c1, h1 = cell(affine(kernels.bias, both, kernels.second), state.c1)
+    logits = affine(kernels.output_bias, h1, kernels.output)
     gumbel = -torch.log(torch.empty_like(logits).exponential_())
     return State(torch.argmax(logits + temperature * gumbel, dim=-1), c0, h0, c1, h1)
 

@@ -8,6 +8,7 @@ with its growing cache and with its static one, and a training step of 8 x 1 024
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable
@@ -75,7 +76,9 @@ def transformer() -> dict[str, Callable[[], Any]]:
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     x = torch.randint(CLASSES, (8, TOKENS))
 
-    def decode(size: int, **cache: str) -> None:
+    rounded = copy.deepcopy(model).to(torch.bfloat16)
+
+    def decode(model: Any, size: int, **cache: str) -> None:
         first = torch.zeros((size, 1), dtype=torch.long)
         drawn = {"do_sample": True, "top_k": 0, "pad_token_id": 0, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
         model.eval()
@@ -91,9 +94,12 @@ def transformer() -> dict[str, Callable[[], Any]]:
         optimizer.step()
 
     return {
-        "decode 1 dynamic": lambda: decode(1),
-        "decode 1 static": lambda: decode(1, cache_implementation="static"),
-        "decode 8 static": lambda: decode(8, cache_implementation="static"),
+        "decode 1 dynamic": lambda: decode(model, 1),
+        "decode 1 static": lambda: decode(model, 1, cache_implementation="static"),
+        "decode 8 static": lambda: decode(model, 8, cache_implementation="static"),
+        "decode 1 dynamic bfloat16": lambda: decode(rounded, 1),
+        "decode 1 static bfloat16": lambda: decode(rounded, 1, cache_implementation="static"),
+        "decode 8 static bfloat16": lambda: decode(rounded, 8, cache_implementation="static"),
         "train float32": lambda: train(torch.float32),
         "train bfloat16": lambda: train(torch.bfloat16),
     }
