@@ -1,9 +1,9 @@
 """The number format of matrix products: float32 unless a training run asks for bfloat16.
 
-Parameters, states, sums and everything between products stay float32; only the two factors are rounded. On a CPU with
-AVX-512 BF16 the product itself is twice as fast (Zen 4, one core: 104 → 200 GFLOP/s at [512, 602] · [602, 2048]) and a
-training step of MusicVAE or of a transformer 1.3 to 1.5 times. `jax.default_matmul_precision` does nothing on the CPU,
-so the factors are rounded here.
+Parameters, states, sums and everything between products stay float32; only the two factors are rounded, and what an
+LSTM keeps of its gates for the way back. On a CPU with AVX-512 BF16 the product itself is twice as fast (Zen 4, one
+core: 104 → 200 GFLOP/s at [512, 602] · [602, 2048]), with AMX three times and more, and a training step of MusicVAE or
+of a transformer 1.5 to 2 times. `jax.default_matmul_precision` does nothing on the CPU, so the factors are rounded here.
 """
 
 from __future__ import annotations
