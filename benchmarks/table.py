@@ -182,7 +182,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             training.bar(k, 1 / value(mine, "median_s", operation="train"), color=f"C{k}")
         sampling.set_xticks([x + 0.4 - width / 2 for x in range(len(BATCHES))], [f"batch {size}" for size in BATCHES])
         sampling.set(title=f"{model}: sampling", ylabel="sequences / s", yscale="log")
-        sampling.legend(fontsize="small")
+        training.legend(
+            *sampling.get_legend_handles_labels(), fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1)
+        )
         training.set(title="training step", ylabel="steps / s", xticks=[])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
