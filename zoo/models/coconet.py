@@ -26,6 +26,7 @@ from flax import nnx
 
 from zoo.models.architecture import Architecture
 from zoo.nn.likelihood import surprise
+from zoo.nn.sampling import likeliest
 
 
 @dataclass(frozen=True)
@@ -262,8 +263,8 @@ def gibbs(
         share = jnp.where(n == 0, 1.0, hidden_share(model.config, n, total))
         hidden = free & (jax.random.uniform(mask_key, music.shape) < share)
         logits = model.logits(music, hidden, coin_key, valid)
-        drawn = jnp.argmax(logits + temperature * jax.random.gumbel(draw_key, logits.shape), axis=-1)
-        return jnp.where(hidden, drawn.astype(jnp.int32), music), None
+        drawn = likeliest(logits + temperature * jax.random.gumbel(draw_key, logits.shape))
+        return jnp.where(hidden, drawn, music), None
 
     return jax.lax.scan(step, music, first + jnp.arange(count))[0]
 
@@ -292,7 +293,7 @@ def frame_log_likelihood(
         (seen, hidden), (v, key) = carry, at
         scores = jax.nn.log_softmax(model.logits(seen, hidden, key, valid)[rows, frame, v], axis=-1)  # [B, 1 + P]
         truth = music[rows, frame, v]
-        told = jnp.where(own, jnp.argmax(scores, axis=-1).astype(jnp.int32), truth)
+        told = jnp.where(own, likeliest(scores), truth)
         carry = seen.at[rows, frame, v].set(told), hidden.at[rows, frame, v].set(False)
         return carry, scores[rows, truth]
 
