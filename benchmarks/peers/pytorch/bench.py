@@ -50,24 +50,20 @@ def operations(options: argparse.Namespace) -> Iterator[Operation]:
     decoders = {"eager": decode_with(step), "jit": torch.jit.script(decode_with(step))}
     if options.compile:
         decoders["compiled"] = decode_with(torch.compile(step, dynamic=False))
+    ways = [(name, decode, torch.float32) for name, decode in decoders.items()]
+    ways.append(("jit bfloat16", decoders["jit"], torch.bfloat16))
     for size in options.batches:
         x = torch.randint(model.classes, (size, model.steps))
         z = torch.randn(size, 256)
         with torch.inference_mode():  # holds for the caller as well, between one yield and the next
             yield "eager", "encode", size, None, lambda x=x: model.encode(x)
             yield "eager", "forward", size, None, lambda x=x, z=z: model(z, x.T)
-            for name, decode in decoders.items():
-                sample = partial(draw, model, decode, model.kernels(), z)
+            for name, decode, products in ways:
+                sample = partial(draw, model, decode, model.kernels(products), z)
                 begin = time.perf_counter()
                 for _ in range(1 if name == "eager" else 3):  # jit profiles twice before it optimises
                     sample()
                 yield name, "decode", size, None if name == "eager" else time.perf_counter() - begin, sample
-            rounded = model.kernels(torch.bfloat16)
-            sample = partial(draw, model, decoders["jit"], rounded, z)
-            begin = time.perf_counter()
-            for _ in range(3):
-                sample()
-            yield "jit bfloat16", "decode", size, time.perf_counter() - begin, sample
     size = max(options.batches)
     x = torch.randint(model.classes, (size, model.steps))
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
