@@ -31,9 +31,7 @@ def draw(logits: jax.Array, key: jax.Array, sampling: Sampling) -> jax.Array:
     """One token for each row of `logits` [B, V]: int32 [B]. Tokens whose logit is −inf never come."""
     narrow = (sampling.top_k > 0) | (sampling.top_p < 1.0)
     logits = jax.lax.cond(narrow, keep_likely, lambda logits, _: logits, logits, sampling)
-    noise = jax.random.gumbel(
-        key, logits.shape
-    )  # the likeliest of logits / τ + noise is a draw from softmax(logits / τ)
+    noise = jax.random.gumbel(key, logits.shape)  # the likeliest of logits / τ + noise: a draw from softmax(logits / τ)
     return likeliest(logits + sampling.temperature * noise)
 
 
