@@ -108,7 +108,7 @@ def _summed(x: jax.Array, gradient: jax.Array, of_x: str, result: str, of_y: str
     """The gradient of y: x · gradient, summed over what y doesn't have, which leads both; XLA has to turn one of them.
 
     Here that is the smaller one, and then the product, behind a barrier, for else XLA turns the larger one after all:
-    [4, 256, 1024] attention weights and [4, 256, 32] take 7.3 ms so, and 1.5 as below.
+    [4, 256, 1024] attention weights and [4, 256, 32] take 2.8 ms so, and 1.3 as below (float32 2.5 and .9).
     """
     first, second = (x, of_x), (gradient, result)
     if x.size > gradient.size:
