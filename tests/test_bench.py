@@ -47,6 +47,7 @@ TOY = replace(
     loss=lambda model, batch, key, step: (jnp.sum(model(batch["x"]) ** 2), {}),
     example=lambda config, batch, rng: {"x": rng.standard_normal((config.steps, batch, 3), dtype=np.float32)},
     kernels={"forward": lambda model, batch, key: model(batch["x"])},
+    prepare=None,
 )
 
 

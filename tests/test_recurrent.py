@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from zoo.nn.precision import products
-from zoo.nn.recurrent import LSTM, Dense, chrono
+from zoo.nn.recurrent import FEW, LSTM, Dense, chrono
 
 T, B, X, Z, H = 5, 3, 4, 2, 6  # steps, batch, inputs, constant inputs, units
 
@@ -131,21 +131,21 @@ def test_step_by_step_is_the_whole_sequence(arrays: Arrays) -> None:
     hidden, c, _ = theirs(arrays, False)
     inputs = single(arrays)
     lstm = layer(inputs["kernel"], inputs["bias"])
-    step, carry = lstm.stepper(inputs["z"]), (inputs["c"], inputs["h"])
+    step, carry, gates = lstm.stepper(), (inputs["c"].T, inputs["h"].T), lstm.constant_gates(inputs["z"]).T
     for x, expected in zip(inputs["x"], hidden, strict=True):
-        carry = step(x, carry)
-        np.testing.assert_allclose(carry[1], expected, atol=1e-6)
-    np.testing.assert_allclose(carry[0], c, atol=1e-6)
+        carry = step(x.T, carry, gates)
+        np.testing.assert_allclose(carry[1].T, expected, atol=1e-6)
+    np.testing.assert_allclose(carry[0].T, c, atol=1e-6)
 
 
-def test_tokens_stand_for_one_hot_vectors(arrays: Arrays) -> None:
-    """So they do at both ends of the classes; the token after the last stands for zeros."""
+@pytest.mark.parametrize("times", [1, FEW])
+def test_tokens_stand_for_one_hot_vectors(arrays: Arrays, times: int) -> None:
+    """So they do at both ends of the classes, few and many; the token after the last stands for zeros."""
     inputs = single(arrays)
-    lstm = layer(inputs["kernel"], inputs["bias"])
-    step, carry = lstm.stepper(inputs["z"]), (inputs["c"], inputs["h"])
-    tokens = np.array([0, X - 1, X], np.int32)
-    vectors = np.zeros((B, X), np.float32)
-    vectors[[0, 1], [0, X - 1]] = 1.0
+    step = layer(inputs["kernel"], inputs["bias"]).stepper()
+    carry = (np.tile(inputs["c"], (times, 1)).T, np.tile(inputs["h"], (times, 1)).T)
+    tokens = np.array([0, X - 1, X] * times, np.int32)
+    vectors = (tokens == np.arange(X)[:, None]).astype(np.float32)
     for from_token, from_vector in zip(
         step(jnp.asarray(tokens), carry), step(jnp.asarray(vectors), carry), strict=True
     ):

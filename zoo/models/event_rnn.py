@@ -29,7 +29,7 @@ from flax import nnx
 from zoo.models.architecture import Architecture, Stepping
 from zoo.nn.dropout import Dropout
 from zoo.nn.likelihood import surprise
-from zoo.nn.precision import dot, rounded
+from zoo.nn.precision import dot_columns, turned
 from zoo.nn.recurrent import LSTM, Carry, Dense
 from zoo.nn.sampling import Sampling, rollout
 
@@ -228,9 +228,9 @@ class Attended(NamedTuple):
     """State of an attentive layer.
 
     Attributes:
-      carry: of its LSTM.
-      out: float32 [B, H], the last output.
-      heard: float32 [B, H], what attention gave last.
+      carry: of its LSTM, columns [H, B].
+      out: float32 [H, B], the last output.
+      heard: float32 [H, B], what attention gave last.
       window, features: float32 [B, L, H], the last outputs, newest last, and the same times attention's kernel.
     """
 
@@ -254,25 +254,26 @@ class AttentiveLSTM(nnx.Module):
         self.score = nnx.Param(jax.nn.initializers.normal(units**-0.5)(rngs.params(), (units,)))
         self.output = Dense(2 * units, units, rngs=rngs)
 
-    def zeros(self, batch: int) -> Attended:
+    def columns(self, batch: int) -> Attended:
         """The state before the first step: outputs of zero, which are attended to as well."""
-        window, none = jnp.zeros((batch, self.length, self.units)), jnp.zeros((batch, self.units))
-        return Attended(self.cell.zeros(batch), none, none, window, window)
+        window, none = jnp.zeros((batch, self.length, self.units)), jnp.zeros((self.units, batch))
+        return Attended(self.cell.columns(batch), none, none, window, window)
 
     def stepper(self) -> Callable[[jax.Array, Attended], Attended]:
-        """A function that goes one step, (x floats [B, X] or tokens [B], state) → state."""
-        advance, kernel = self.cell.stepper(), rounded(self.kernel[...])
+        """A function that goes one step, (x floats [X, B] or tokens [B], state) → state."""
+        advance, kernel = self.cell.stepper(), turned(self.kernel[...])
+        enter, ask, leave = self.input.stepper(), self.query.stepper(), self.output.stepper()
         inputs = self.input.kernel.shape[1]
 
         def step(x: jax.Array, state: Attended) -> Attended:
-            x = jax.nn.one_hot(x, inputs) if x.ndim == 1 else x
-            carry = advance(self.input(jnp.concatenate([x, state.heard], axis=1)), state.carry)
-            query = self.query(jnp.concatenate(carry, axis=1))[:, None]  # [B, 1, H]
+            x = jax.nn.one_hot(x, inputs, axis=0) if x.ndim == 1 else x
+            carry = advance(enter(jnp.concatenate([x, state.heard])), state.carry)
+            query = ask(jnp.concatenate(carry)).T[:, None]  # [B, 1, H]
             scores = jnp.sum(self.score[...] * jnp.tanh(state.features + query), axis=2)
-            heard = jnp.einsum("bl,blh->bh", jax.nn.softmax(scores, axis=1), state.window)
-            out = self.output(jnp.concatenate([carry[1], heard], axis=1))
-            window = jnp.concatenate([state.window[:, 1:], out[:, None]], axis=1)
-            features = jnp.concatenate([state.features[:, 1:], dot(out, kernel)[:, None]], axis=1)
+            heard = jnp.einsum("bl,blh->hb", jax.nn.softmax(scores, axis=1), state.window)
+            out = leave(jnp.concatenate([carry[1], heard]))
+            window = jnp.concatenate([state.window[:, 1:], out.T[:, None]], axis=1)
+            features = jnp.concatenate([state.features[:, 1:], dot_columns(kernel, out).T[:, None]], axis=1)
             return Attended(carry, out, heard, window, features)
 
         return step
@@ -285,11 +286,12 @@ class AttentiveLSTM(nnx.Module):
             state = step(x, state)
             return state, state.out
 
-        return jax.lax.scan(body, self.zeros(x.shape[1]), x)[1]
+        out = jax.lax.scan(body, self.columns(x.shape[1]), x.swapaxes(1, 2))[1]  # [T, H, B]
+        return out.swapaxes(1, 2)
 
 
 def hidden(carry: Carry | Attended) -> jax.Array:
-    """The output that a layer's state ends with, [B, H]."""
+    """The output that a layer's state ends with, [H, B]."""
     return carry.out if isinstance(carry, Attended) else carry[1]
 
 
@@ -425,13 +427,13 @@ def evaluate(model: EventRNN, batch: dict[str, jax.Array], key: jax.Array) -> di
 
 def start(model: EventRNN, batch: int, capacity: int = 0) -> State:
     """The state before the first event; it is as large however many follow."""
-    return State(Memory.empty(model.config, batch), tuple(layer.zeros(batch) for layer in model.layers))
+    return State(Memory.empty(model.config, batch), tuple(layer.columns(batch) for layer in model.layers))
 
 
 def stepper(model: EventRNN) -> Callable[[State, jax.Array, jax.Array | None], tuple[jax.Array, State]]:
     """A function that goes one event: (state, the token before [B], the next's context [B]) → (its logits, state)."""
     config = model.config
-    advance = [layer.stepper() for layer in model.layers]
+    advance, output = [layer.stepper() for layer in model.layers], model.output.stepper()
 
     def step(state: State, token: jax.Array, context: jax.Array | None) -> tuple[jax.Array, State]:
         memory, x = state.memory, token
@@ -440,11 +442,12 @@ def stepper(model: EventRNN) -> Callable[[State, jax.Array, jax.Array | None], t
         if config.context == "chord":
             given = jnp.zeros_like(token) if context is None else context
             x = jnp.concatenate([chord_features(given), x], axis=1)
+        x = x if x.ndim == 1 else x.T
         carries = []
         for layer, carry in zip(advance, state.layers, strict=True):
             carries.append(layer(x, carry))
             x = hidden(carries[-1])
-        return event_logits(config, model.output(x), memory.repeats(config)), State(memory, tuple(carries))
+        return event_logits(config, output(x).T, memory.repeats(config)), State(memory, tuple(carries))
 
     return step
 

@@ -109,7 +109,7 @@ class Block(nnx.Module):
         def step(x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
             attended, cache = attend(self.before_attention(x), cache, position, pitches)
             x = x + attended
-            return x + contract(jax.nn.relu(expand(self.before_feed(x)))), cache
+            return x + contract(jax.nn.relu(expand(self.before_feed(x).T))).T, cache
 
         return step
 
@@ -180,7 +180,7 @@ class MusicTransformer(nnx.Module):
             for go, cache in zip(steps, state.caches, strict=True):
                 h, cache = go(h, cache, state.position, pitches)
                 caches.append(cache)
-            return output(self.norm(h)), State(tuple(caches), pitches, state.position + 1)
+            return output(self.norm(h).T).T, State(tuple(caches), pitches, state.position + 1)
 
         return step
 

@@ -15,7 +15,6 @@ Shapes: `B` batch, `T` steps, `V` classes, `D` input width, `H` units, `Z` laten
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -27,8 +26,10 @@ from flax import nnx
 
 from zoo.models.architecture import Architecture
 from zoo.nn.dropout import Dropout
-from zoo.nn.recurrent import LSTM, Carry, Dense
-from zoo.nn.sampling import likeliest
+from zoo.nn.recurrent import LSTM, Carry, Dense, DenseStep, LSTMStep
+from zoo.nn.sampling import in_parts, likeliest
+
+Carries = tuple[Carry, ...]  # of each layer
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Stack(nnx.Module):
         first = LSTM(inputs + constant, units[0], memory=memory, constant=constant, rngs=rngs)
         self.cells = nnx.List([first, *(LSTM(w, u, memory=memory, rngs=rngs) for w, u in pairwise(units))])
 
-    def start(self, z: jax.Array) -> tuple[Carry, ...]:
+    def start(self, z: jax.Array) -> Carries:
         """The state of every layer, (c, h) each, from `z` [B, Z]."""
         sizes = [cell.units for cell in self.cells for _ in ("c", "h")]
         parts = jnp.split(jnp.tanh(self.initial(z)), [sum(sizes[:k]) for k in range(1, len(sizes))], axis=-1)
@@ -172,26 +173,11 @@ class Stack(nnx.Module):
         """What each layer adds to its gates at every step; `z` [B, constant] are the first one's constant inputs."""
         return (self.cells[0].constant_gates(z), *(cell.constant_gates() for cell in list(self.cells)[1:]))
 
-    def __call__(
-        self, x: jax.Array, gates: tuple[jax.Array, ...], carries: tuple[Carry, ...], drop: Dropout
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, gates: tuple[jax.Array, ...], carries: Carries, drop: Dropout) -> jax.Array:
         """All steps, `x` [T, B, X] → the last layer's h [T, B, H]."""
         for cell, constant, carry in zip(self.cells, gates, carries, strict=True):
             x, _ = cell(drop(x), constant, carry)
         return x
-
-    def stepper(self, z: jax.Array) -> Callable[[jax.Array, tuple[Carry, ...]], tuple[jax.Array, tuple[Carry, ...]]]:
-        """A function that goes one step: tokens [B] or floats [B, X], state → (the last layer's h [B, H], state)."""
-        steps = [self.cells[0].stepper(z), *(cell.stepper() for cell in list(self.cells)[1:])]
-
-        def step(x: jax.Array, carries: tuple[Carry, ...]) -> tuple[jax.Array, tuple[Carry, ...]]:
-            new = []
-            for cell, carry in zip(steps, carries, strict=True):
-                new.append(cell(x, carry))
-                x = new[-1][1]
-            return x, tuple(new)
-
-        return step
 
 
 class Decoder(Stack):
@@ -201,6 +187,24 @@ class Decoder(Stack):
         super().__init__(width, embedding, units, memory=memory, constant=embedding, rngs=rngs)
         self.output = Dense(units[-1], width, rngs=rngs)
         self.width = width
+
+    def stepper(self) -> DecoderStep:
+        """The same, one step at a time; to be made outside the loop that it is for."""
+        return DecoderStep(tuple(cell.stepper() for cell in self.cells), self.output.stepper())
+
+
+class DecoderStep(NamedTuple):
+    """A decoder's parameters as `rollout` goes through them step by step, in columns: the batch comes last."""
+
+    cells: tuple[LSTMStep, ...]
+    output: DenseStep
+
+    def __call__(self, x: jax.Array, carries: Carries, gates: jax.Array) -> tuple[jax.Array, Carries]:
+        """Tokens [B] or floats [V, B], the state, what z adds to the first layer's gates → (logits [V, B], state)."""
+        new = [self.cells[0](x, carries[0], gates)]
+        for cell, carry in zip(self.cells[1:], carries[1:], strict=True):
+            new.append(cell(new[-1][1], carry))
+        return self.output(new[-1][1]), tuple(new)
 
 
 class MusicVAE(nnx.Module):
@@ -332,16 +336,16 @@ def accuracy(config: Config, x: jax.Array, predicted: jax.Array) -> jax.Array:
     return jnp.mean((x == predicted).astype(jnp.float32))
 
 
-def predict(config: Config, logits: jax.Array, noise: jax.Array | float = 0.0) -> jax.Array:
-    """One track's output from its logits [..., V]: the likeliest, or a draw at temperature τ.
+def predict(config: Config, logits: jax.Array, noise: jax.Array | float = 0.0, axis: int = -1) -> jax.Array:
+    """One track's output from its logits [..., V], or with V as another `axis`: the likeliest, or a draw.
 
-    For a draw, `noise` is τ times Gumbel noise (softmax) or τ times logistic noise (a groove's hits, [..., V / 3]).
+    For a draw at temperature τ, `noise` is τ times Gumbel noise (softmax) or logistic noise (a groove's hits, V / 3).
     """
     if config.head == "groove":
-        hits, velocities, offsets = jnp.split(logits, 3, axis=-1)
+        hits, velocities, offsets = jnp.split(logits, 3, axis=axis)
         hits = (hits + noise > 0).astype(jnp.float32)
-        return jnp.concatenate([hits, jax.nn.sigmoid(velocities), jnp.tanh(offsets)], axis=-1)
-    return likeliest(logits + noise)
+        return jnp.concatenate([hits, jax.nn.sigmoid(velocities), jnp.tanh(offsets)], axis=axis)
+    return likeliest(logits + noise, axis)
 
 
 def sampling_probability(config: Config, step: jax.Array) -> jax.Array:
@@ -391,68 +395,82 @@ def own_outputs(
     segments = embedding.shape[0]
     truth = into_segments(previous, segments)  # [T/S, S·B, ...]
     embedding = embedding.reshape(-1, embedding.shape[-1])
-    drawn = rollout(model, embedding, truth[0], truth.shape[0], key, jnp.ones(()), (truth, probability))
+    given = jax.random.uniform(jax.random.fold_in(key, len(model.decoders)), truth.shape[:2]) >= probability
+    forced = (jnp.roll(truth, -1, axis=0), given)
+    drawn = rollout(model, prepare(model), embedding, truth[0], len(truth), key, jnp.ones(()), forced)
     return from_segments(jnp.concatenate([truth[:1], drawn[:-1]]), segments)
 
 
 # --- inference --------------------------------------------------------------------------------------------------------
 
+Prepared = tuple[DecoderStep, ...]
+
+
+def prepare(model: MusicVAE) -> Prepared:
+    """What `decode` works out from the parameters alone: they are turned and, in bfloat16, rounded."""
+    return tuple(decoder.stepper() for decoder in model.decoders)
+
 
 def rollout(
     model: MusicVAE,
+    prepared: Prepared,
     embedding: jax.Array,
     first: jax.Array,
     steps: int,
     key: jax.Array,
     temperature: jax.Array,
-    mixing: tuple[jax.Array, jax.Array] | None = None,
+    forced: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """Autoregressive decoding of one segment: `embedding` [N, E], `first` the output before it [N, ...] → [T, N, ...].
 
-    With `mixing`, a pair of (truth [T, N, ...], probability), a step's input is its own output only with that
-    probability and the truth otherwise.
+    With `forced`, outputs [T, N, ...] and bool [T, N], an output is not drawn but set where the latter says so.
     """
     config = model.config
-    outputs = []
-    for k, decoder in enumerate(model.decoders):
-        key, noise_key, choice_key = jax.random.split(key, 3)
-        shape = (steps, embedding.shape[0])
-        if config.head == "groove":
-            noise = temperature * jax.random.logistic(noise_key, (*shape, decoder.width // 3))
-        else:
-            noise = temperature * jax.random.gumbel(noise_key, (*shape, decoder.width))
-        advance = decoder.stepper(embedding)
-        forced = (jnp.zeros(shape), jnp.zeros(shape, bool))
-        if mixing is not None:
-            following = jnp.roll(tracks(config, mixing[0])[k], -1, axis=0)
-            forced = (following, jax.random.uniform(choice_key, shape) >= mixing[1])
+    noise_like, shares = (jax.random.logistic, 3) if config.head == "groove" else (jax.random.gumbel, 1)
 
-        def step(carry, x, decoder=decoder, advance=advance):  # type: ignore[no-untyped-def]
-            state, previous = carry
-            noise, (truth, force) = x
-            hidden, state = advance(previous, state)
-            output = predict(config, decoder.output(hidden), noise)
-            if mixing is not None:
-                output = jnp.where(force.reshape(force.shape + (1,) * (output.ndim - 1)), truth, output)
-            return (state, output), output
+    def part(key: jax.Array, embedding: jax.Array, first: jax.Array, forced: Any) -> jax.Array:
+        forced = jax.tree.map(lambda x: x.swapaxes(0, 1), forced)  # [T, N, ...]
+        outputs = []
+        for k, (decoder, step) in enumerate(zip(model.decoders, prepared, strict=True)):
+            set_to = None if forced is None else (columns(tracks(config, forced[0])[k]), forced[1])
+            start = jax.tree.map(jnp.transpose, decoder.start(embedding)), columns(tracks(config, first)[k])
+            gates = decoder.cells[0].constant_gates(embedding).T  # [4H, N]
+            shape = (steps, decoder.width // shares, len(embedding))
+            noise = temperature * noise_like(jax.random.fold_in(key, k), shape)
 
-        start = (decoder.start(embedding), tracks(config, first)[k])
-        outputs.append(jax.lax.scan(step, start, (noise, forced))[1])
-    return stack(config, outputs)
+            def body(carry, at, step=step, gates=gates):  # type: ignore[no-untyped-def]
+                (state, previous), (noise, set_to) = carry, at
+                logits, state = step(previous, state, gates)
+                output = predict(config, logits, noise, axis=0)
+                output = output if set_to is None else jnp.where(set_to[1], set_to[0], output)
+                return (state, output), output
+
+            outputs.append(columns(jax.lax.scan(body, start, (noise, set_to))[1]))
+        return stack(config, outputs)
+
+    return in_parts(part, key, embedding, first, jax.tree.map(lambda x: x.swapaxes(0, 1), forced))
 
 
-def decode(model: MusicVAE, z: jax.Array, key: jax.Array, temperature: jax.Array) -> jax.Array:
+def columns(x: jax.Array) -> jax.Array:
+    """Floats [..., N, V] → [..., V, N], and back; tokens [..., N] as they are."""
+    return x if jnp.issubdtype(x.dtype, jnp.integer) else x.swapaxes(-1, -2)
+
+
+def decode(
+    model: MusicVAE, z: jax.Array, key: jax.Array, temperature: jax.Array, prepared: Prepared | None = None
+) -> jax.Array:
     """Windows drawn from p(x|z): `z` float32 [B, Z] → tokens int32 [B, T] or [B, T, K], or grooves [B, T, 27].
 
-    `temperature` divides the logits; at 0 every step takes its likeliest output. One compiled loop: each segment's
-    first input is the last output of the segment before.
+    `temperature` divides the logits; at 0 every step takes its likeliest output. `prepared` is from `prepare`. One
+    compiled loop: each segment's first input is the last output of the segment before.
     """
     config = model.config
     length = config.steps // config.segments
+    prepared = prepare(model) if prepared is None else prepared
 
     def segment(last: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         embedding, key = at
-        out = rollout(model, embedding, last, length, key, temperature)  # [T/S, B, ...]
+        out = rollout(model, prepared, embedding, last, length, key, temperature)  # [T/S, B, ...]
         return out[-1], out
 
     keys = jax.random.split(key, config.segments)
@@ -522,10 +540,11 @@ ARCHITECTURE = Architecture(
     evaluate=evaluate,
     monitor=("loss", "min"),
     settle=settle,
+    prepare=prepare,
     example=example,
     kernels={
         "encode": lambda model, batch, key: encode(model, batch["x"]),
-        "decode": lambda model, batch, key: decode(model, batch["z"], key, batch["temperature"]),
+        "decode": lambda model, batch, key: decode(model, batch["z"], key, batch["temperature"], batch.get("prepared")),
         "forward": lambda model, batch, key: model.logits(batch["z"], shift(model.config, batch["x"])),
     },
     task="latent",

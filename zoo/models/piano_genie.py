@@ -170,20 +170,20 @@ def press(
     config = model.config
     given = model.given(on_line(config, buttons), time).swapaxes(0, 1)  # [T, B, H]
     rows = model.decoder_input.kernel[1 : -config.bins]
-    cells = [layer.stepper() for layer in model.decoder]
+    cells, output = [layer.stepper() for layer in model.decoder], model.output.stepper()
     mask = 0.0 if allowed is None else jnp.where(allowed, 0.0, -jnp.inf)
 
     def step(carry: Any, at: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         (state, previous), (x, key) = carry, at
-        x = x + rows[previous]
+        x = (x + rows[previous]).T  # [H, B]
         new = []
         for cell, before in zip(cells, state, strict=True):
             new.append(cell(x, before))
             x = new[-1][1]
-        note = draw(model.output(x) + mask, key, Sampling(temperature))
+        note = draw(output(x).T + mask, key, Sampling(temperature))
         return (tuple(new), note + 1), note
 
-    start = tuple(layer.zeros(buttons.shape[0]) for layer in model.decoder), jnp.zeros(buttons.shape[0], jnp.int32)
+    start = tuple(layer.columns(buttons.shape[0]) for layer in model.decoder), jnp.zeros(buttons.shape[0], jnp.int32)
     keys = jax.vmap(lambda t: jax.random.fold_in(key, t))(jnp.arange(buttons.shape[1]))
     return jax.lax.scan(step, start, (given, keys))[1].T
 

@@ -239,7 +239,8 @@ def write(
 def stepper(model: RnnNade) -> Callable[[jax.Array, State], State]:
     """A function that takes the recurrence one step on: `v` float32 [B, D], state → state."""
     if isinstance(model.recurrent, LSTM):
-        return model.recurrent.stepper()
+        advance = model.recurrent.stepper()
+        return lambda v, state: jax.tree.map(jnp.transpose, advance(v.T, (state[0].T, state[1].T)))
     cell = model.recurrent
 
     def step(v: jax.Array, state: State) -> State:

@@ -124,7 +124,7 @@ class Attention(nnx.Module):
 
         def step(x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
             capacity = cache.keys.shape[1]
-            q, k, v = (part.reshape(-1, self.width) for part in jnp.split(to_heads(x), 3, axis=-1))  # [B·H, D]
+            q, k, v = (part.reshape(-1, self.width) for part in jnp.split(to_heads(x.T).T, 3, axis=-1))  # [B·H, D]
             put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=1)
             cache = Cache(put(cache.keys, k[:, None]), put(cache.values, v[:, None]))
             q = q / math.sqrt(self.width)
@@ -145,7 +145,7 @@ class Attention(nnx.Module):
             scores += related.reshape(scores.shape)
             weights = jax.nn.softmax(jnp.where(jnp.arange(capacity) <= position, scores, -1e9), axis=-1)
             mixed = jnp.einsum("nc,ncd->nd", weights, cache.values)
-            return mix(mixed.reshape(x.shape)), cache
+            return mix(mixed.reshape(x.shape).T).T, cache
 
         return step
 

@@ -8,22 +8,25 @@ i, j, f, o (input, candidate, forget, output), and 1 is added to the forget gate
 Training differentiates a whole layer at once: the recurrence back through time gives only the gates' gradients, and
 the kernel's gradient is one matrix product over all `T·B` rows afterwards, where plain autodiff would read and write
 the whole kernel gradient at every step.
+
+Generation goes one step after another. A layer's `stepper` is a pytree of its parameters, turned for that, which is
+called with columns: the batch comes last, in what goes in and out and in the carry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zoo.nn.precision import dot, dot_stepper, rounded
+from zoo.nn.precision import dot, dot_columns, rounded, turned
 
-Carry = tuple[jax.Array, jax.Array]  # (c, h), each [B, H]
-Step = Callable[[jax.Array, Carry], Carry]
+Carry = tuple[jax.Array, jax.Array]  # (c, h), each [B, H], or [H, B] as columns
+
+FEW = 32  # columns: for fewer tokens it is quicker to look their rows up than to multiply one-hot vectors
 
 
 class Dense(nnx.Module):
@@ -36,10 +39,20 @@ class Dense(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         return dot(x, rounded(self.kernel[...])) + self.bias[...]
 
-    def stepper(self) -> Callable[[jax.Array], jax.Array]:
-        """The same for `x` [B, X], time after time: a function to call in a loop, made outside of it."""
-        product, bias = dot_stepper(self.kernel[...]), self.bias[...]
-        return lambda x: product(x) + bias
+    def stepper(self) -> DenseStep:
+        """The same, time after time; to be made outside the loop that it is for."""
+        return DenseStep(turned(self.kernel[...]), self.bias[...][:, None])
+
+
+class DenseStep(NamedTuple):
+    """A dense layer on columns. `kernel` [Y, X], `bias` float32 [Y, 1]."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x` [X, B] → [Y, B]."""
+        return dot_columns(self.kernel, x) + self.bias
 
 
 class LSTM(nnx.Module):
@@ -75,27 +88,9 @@ class LSTM(nnx.Module):
         hidden, c, h = _scan(x, rounded(self._varying_kernel()), gates, *carry, reverse)
         return hidden, (c, h)
 
-    def stepper(self, z: jax.Array | None = None) -> Step:
-        """A function that goes one step, (x, carry) → carry, with constant inputs `z` [B, constant].
-
-        `x` is floats [B, X] or int tokens [B], each of which stands for a one-hot vector; one past the last class
-        stands for zeros. The kernel is cut here, outside the loop that steps: a slice in the loop's body is copied at
-        every step, which at batch 1 takes longer than the product (MusicVAE on a CPU: 4.1 instead of 1.5 ms a window).
-        """
-        rows, recur = self.kernel[: self.varying], dot_stepper(self.kernel[-self.units :])
-        advance = dot_stepper(self._varying_kernel())
-        gates = self.constant_gates(z)
-
-        def step(x: jax.Array, carry: Carry) -> Carry:
-            c, h = carry
-            if jnp.issubdtype(x.dtype, jnp.integer):
-                product = rows.at[x].get(mode="fill", fill_value=0.0) + recur(h)
-            else:
-                product = advance(jnp.concatenate([x, h], axis=-1))
-            c, h, _ = _cell(product + gates, c)
-            return c, h
-
-        return step
+    def stepper(self) -> LSTMStep:
+        """The same, one step at a time; to be made outside the loop that it is for."""
+        return LSTMStep(self.kernel[: self.varying], turned(self._varying_kernel()), self.bias[...][:, None])
 
     def _varying_kernel(self) -> jax.Array:
         """The kernel without the rows of constant inputs."""
@@ -105,6 +100,34 @@ class LSTM(nnx.Module):
 
     def zeros(self, batch: int) -> Carry:
         return jnp.zeros((batch, self.units)), jnp.zeros((batch, self.units))
+
+    def columns(self, batch: int) -> Carry:
+        """As `zeros`, for a stepper."""
+        return jnp.zeros((self.units, batch)), jnp.zeros((self.units, batch))
+
+
+class LSTMStep(NamedTuple):
+    """An LSTM layer on columns. `rows` float32 [X, 4H], `kernel` [4H, X + H], `bias` float32 [4H, 1]."""
+
+    rows: jax.Array
+    kernel: jax.Array
+    bias: jax.Array
+
+    def __call__(self, x: jax.Array, carry: Carry, gates: jax.Array | None = None) -> Carry:
+        """One step: carry [H, B] → carry, with `gates` [4H, B] of constant inputs, if there are any.
+
+        `x` is floats [X, B] or int tokens [B], each of which stands for a one-hot vector; one past the last class
+        stands for zeros.
+        """
+        (c, h), inputs = carry, len(self.rows)
+        if jnp.issubdtype(x.dtype, jnp.integer) and len(x) < FEW:
+            product = self.rows.at[x].get(mode="fill", fill_value=0.0).T + dot_columns(self.kernel[:, inputs:], h)
+        else:
+            x = x if x.ndim > 1 else x == jnp.arange(inputs)[:, None]
+            both = jnp.concatenate([x.astype(self.kernel.dtype), h.astype(self.kernel.dtype)])
+            product = dot_columns(self.kernel, both)
+        c, h, _ = _cell(product + (self.bias if gates is None else gates), c, axis=0)
+        return c, h
 
 
 def chrono(key: jax.Array, units: int, memory: int) -> jax.Array:
@@ -117,9 +140,9 @@ def chrono(key: jax.Array, units: int, memory: int) -> jax.Array:
     return jnp.concatenate([-forget, zeros, forget - 1.0, zeros])
 
 
-def _cell(gates: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
-    """(c', h', the four activated gates [B, H]) from pre-activations [B, 4H] and c [B, H]."""
-    i, j, f, o = jnp.split(gates, 4, axis=-1)
+def _cell(gates: jax.Array, c: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+    """(c', h', the four activated gates [B, H]) from pre-activations [B, 4H] and c [B, H]; `axis` is that of units."""
+    i, j, f, o = jnp.split(gates, 4, axis=axis)
     i, j, f, o = jax.nn.sigmoid(i), jnp.tanh(j), jax.nn.sigmoid(f + 1.0), jax.nn.sigmoid(o)
     c = f * c + i * j
     return c, o * jnp.tanh(c), (i, j, f, o)

@@ -116,8 +116,8 @@ def measure(
     same |= {"version": f"jax {jax.__version__}"}
     peak, rows = matmul_peak(clock) / 1e9, []
     for operation, size in tqdm(plan, desc=f"timing {name}", unit="program", disable=None):
-        function, args = program(architecture, config, operation, size)
         with products(precision):
+            function, args = program(architecture, config, operation, size)
             compiled, compile_s, cached_s = compile_timed(function, args, clock)
         times, used = timed(compiled, args, operation == "train", seconds, clock)
         measured = summary(times, size, config.steps, getattr(config, "seconds", None))
@@ -145,8 +145,7 @@ def program(
         tx = optax.adam(1e-3)
         return make_train_step(graph, architecture.loss, tx), (TrainState.create(params, tx, key), batch)
     kernel = architecture.kernels[operation]
-    if architecture.prepare is not None:
-        prepare = architecture.prepare
+    if prepare := architecture.prepare:
         batch |= {"prepared": jax.jit(lambda params: prepare(nnx.merge(graph, params)))(params)}
     return jax.jit(lambda params, batch, key: kernel(nnx.merge(graph, params), batch, key)), (params, batch, key)
 

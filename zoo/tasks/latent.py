@@ -37,7 +37,7 @@ class Latent(Model):
         super().__init__(module, found)
         kernels = self.architecture.kernels
         self._encode = self.jit(lambda model, x: kernels["encode"](model, {"x": x}, jax.random.key(0)))
-        self._decode = self.jit(lambda model, z, key, tau: kernels["decode"](model, {"z": z, "temperature": tau}, key))
+        self._decode = self.jit(lambda model, inputs, key: kernels["decode"](model, inputs, key))
 
     # --- notes -------------------------------------------------------------------------------------------------------
 
@@ -123,8 +123,9 @@ class Latent(Model):
             raise InputError(f"z has shape {z.shape}, the model needs [n, {self.config.latent}]")
         if temperature < 0:
             raise InputError(f"temperature {temperature} is negative; 0 takes the likeliest output, 1 draws as trained")
+        given = {"temperature": jnp.float32(temperature)} | self.prepared
         parts = [
-            np.asarray(self._decode(jnp.asarray(part), jax.random.fold_in(as_key(key), at), jnp.float32(temperature)))
+            np.asarray(self._decode({"z": jnp.asarray(part)} | given, jax.random.fold_in(as_key(key), at)))
             for part, at in buckets(z)
         ]
         return np.concatenate(parts)[: len(z)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,6 +150,12 @@ class Model:
 
         compiled = jax.jit(program, static_argnums=static, donate_argnums=donate)
         return lambda *rest: compiled(self.state, *rest)
+
+    @functools.cached_property
+    def prepared(self) -> dict[str, Any]:
+        """What kernels take beside their inputs: "prepared", if the architecture has such a thing."""
+        prepare = self.architecture.prepare
+        return {} if prepare is None else {"prepared": self.jit(prepare)()}
 
     def set_precision(self, precision: str) -> None:
         """The format of products, see `zoo.load`; to be called before the model is first used."""

@@ -138,10 +138,9 @@ class Pitch(Model):
     def __init__(self, module: nnx.Module, found: Found) -> None:
         super().__init__(module, found)
         self.codec: Any
-        kernel, prepare = self.architecture.kernels["activations"], self.architecture.prepare
-        inputs = {} if prepare is None else {"prepared": self.jit(prepare)()}
+        kernel = self.architecture.kernels["activations"]
         compiled = self.jit(lambda model, inputs: kernel(model, inputs, jax.random.key(0)))
-        self._compiled = lambda x: compiled(inputs | {"x": x})
+        self._compiled = lambda x: compiled(self.prepared | {"x": x})
 
     def track(self, source: AudioSource, **options: Unpack[Options]) -> Track:
         """The pitch of a whole source; memory grows with the track alone. Raises InputError if it can't be read."""

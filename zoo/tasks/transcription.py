@@ -81,14 +81,13 @@ class Transcription(Model):
 
     def __init__(self, module: nnx.Module, found: Found) -> None:
         super().__init__(module, found)
-        kernel, prepare = self.architecture.kernels["posteriorgrams"], self.architecture.prepare
-        inputs = {} if prepare is None else {"prepared": self.jit(prepare)()}
+        kernel = self.architecture.kernels["posteriorgrams"]
 
         def program(model: nnx.Module, x: jax.Array, count: jax.Array, inputs: Any) -> Any:
             return in_chunks(lambda x: kernel(model, {"audio": x, **inputs}, jax.random.key(0)), x, count, CHUNK)
 
         compiled = self.jit(program)
-        self._posteriors = lambda x, count: compiled(jnp.asarray(x), np.int32(count), inputs)
+        self._posteriors = lambda x, count: compiled(jnp.asarray(x), np.int32(count), self.prepared)
 
     def transcribe(self, source: AudioSource, **options: Unpack[Options]) -> NoteSequence:
         """The notes of a whole source. Raises InputError if it can't be read, or for an option that makes no sense."""
