@@ -32,6 +32,7 @@ from benchmarks import table
 from benchmarks.contest import Contestant, take_turns
 from benchmarks.peers.turns import answer
 from zoo.models import event_rnn, music_transformer
+from zoo.models.architecture import Architecture
 from zoo.models.music_transformer import ARCHITECTURE, Config, MusicTransformer
 from zoo.nn.precision import products
 from zoo.nn.sampling import Sampling, rollout
@@ -44,6 +45,7 @@ CHUNK, CAPACITY = 64, 256  # as zoo.tasks.continuation has them
 TOKENS, EVENTS = 1024, 256
 TRIALS = {  # our operation: the peer's
     "lstm": ("lstm cells", "lstm layers", "lstm jit"),
+    "lstm bfloat16": ("lstm cells bfloat16", "lstm layers bfloat16", "lstm jit bfloat16"),
     "decode 1": ("decode 1 dynamic", "decode 1 static"),
     "decode 8": ("decode 8 static",),
     "decode 1 bfloat16": ("decode 1 dynamic bfloat16", "decode 1 static bfloat16"),
@@ -63,7 +65,7 @@ def serve(operation: str) -> None:
     """Our side of the contest."""
     kind, *size = operation.split()
     if kind == "lstm":
-        return answer({operation: lstm()}, f"jax {jax.__version__}")
+        return answer({operation: lstm(*size)}, f"jax {jax.__version__}")
     graph, params = nnx.split(MusicTransformer(config(TOKENS), rngs=nnx.Rngs(0)))
     if kind == "train":
         return answer({operation: trainer(graph, params, config(TOKENS), size[0])}, f"jax {jax.__version__}")
@@ -71,17 +73,30 @@ def serve(operation: str) -> None:
     return answer({operation: call}, f"jax {jax.__version__}, limit {moved / reading_rate():.4g}")
 
 
-def lstm() -> Callable[[], Any]:
+def lstm(precision: str = "float32") -> Callable[[], Any]:
     """Draws EVENTS events from three layers of 512."""
     shape = event_rnn.Config(classes=308, steps=EVENTS, units=(512, 512, 512), keep=1.0)
     graph, params = nnx.split(event_rnn.EventRNN(shape, rngs=nnx.Rngs(0)))
     x = jnp.zeros((1, EVENTS), jnp.int32)
 
     @jax.jit
-    def write(params: Any, key: jax.Array) -> jax.Array:
-        return event_rnn.generate(nnx.merge(graph, params), x, key, Sampling(jnp.float32(1.0)))
+    def write(params: Any, prepared: Any, key: jax.Array) -> jax.Array:
+        with products(precision):
+            return event_rnn.generate(nnx.merge(graph, params), x, key, Sampling(jnp.float32(1.0)), prepared)
 
-    return lambda: write(params, jax.random.key(0)).block_until_ready()
+    prepared = prepare(event_rnn.ARCHITECTURE, graph, params, precision)
+    return lambda: write(params, prepared, jax.random.key(0)).block_until_ready()
+
+
+def prepare(architecture: Architecture, graph: Any, params: Any, precision: str) -> Any:
+    """What a task works out once of a model's parameters."""
+
+    def program(params: Any) -> Any:
+        with products(precision):
+            assert architecture.prepare
+            return architecture.prepare(nnx.merge(graph, params))
+
+    return jax.jit(program)(params)
 
 
 def decoder(
@@ -89,13 +104,13 @@ def decoder(
 ) -> tuple[Callable[[], Any], float]:
     """Draws `tokens` tokens for `size` sequences, in chunks and with a cache that grows as the task's; bytes read."""
 
-    @partial(jax.jit, donate_argnums=1)
-    def write(params: Any, state: Any, token: jax.Array, first: jax.Array) -> Any:
+    @partial(jax.jit, donate_argnums=2)
+    def write(params: Any, prepared: Any, state: Any, token: jax.Array, first: jax.Array) -> Any:
         with products(precision):
-            step = nnx.merge(graph, params).stepper()
+            step = nnx.merge(graph, params).stepper(prepared)
             return rollout(step, state, token, jax.random.key(0), first, CHUNK, Sampling(jnp.float32(1.0)))
 
-    model = nnx.merge(graph, params)
+    model, prepared = nnx.merge(graph, params), prepare(ARCHITECTURE, graph, params, precision)
     weights = sum(leaf.size * jnp.dtype(precision).itemsize for leaf in jax.tree.leaves(params))
     moved = 0.0
     capacity = CAPACITY
@@ -111,7 +126,7 @@ def decoder(
             if at + CHUNK > capacity:
                 capacity *= 2
                 state = music_transformer.grow(state, capacity)
-            _, (state, token) = write(params, state, token, jnp.int32(at))
+            _, (state, token) = write(params, prepared, state, token, jnp.int32(at))
         return jax.block_until_ready(token)
 
     return call, moved

@@ -197,10 +197,9 @@ def test_batch_size_is_free(case: Case) -> None:
         assert a.dtype == b.dtype
 
 
-@pytest.mark.parametrize(
-    "case", [c if c in FIRST else pytest.param(c, marks=pytest.mark.slow) for c in CASES], ids=str, indirect=True
-)
+@pytest.mark.parametrize("case", FIRST, ids=str, indirect=True)
 def test_jit_is_eager(case: Case) -> None:
+    """Of one kind of each architecture: without jit each operation is compiled by itself, which takes the longest."""
     eager = case.kernels(case.state, case.batch(0), jax.random.key(0))
     compiled = case.infer()[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), compiled, jax.device_get(eager))
@@ -251,7 +250,7 @@ def test_steps_are_the_full_forward(case: Case) -> None:
     model = nnx.merge(case.split[0], case.state)
     x = jnp.asarray(case.batch(0)["x"])
     tokens, context = (x[..., 0], x[..., 1]) if x.ndim > 2 else (x, None)
-    whole = case.architecture.kernels["forward"](model, {"x": x}, jax.random.key(0))
+    whole = case.infer()[0]["forward"]
     nothing = jnp.full_like(tokens[:, :1], whole.shape[-1])
     inputs = jnp.concatenate([nothing, tokens[:, :-1]], axis=1)
     half = inputs.shape[1] // 2
@@ -278,7 +277,7 @@ def test_causality(case: Case) -> None:
     if x.ndim > 2:  # the context of a step is known before its token
         mixed = mixed.at[:, at, 1].set(x[:, at, 1])
     same, changed = (
-        np.asarray(case.kernels(case.state, case.batch(0) | {"x": each}, jax.random.key(0))["forward"])
+        np.asarray(case.inference(case.state, case.batch(0) | {"x": each}, jax.random.key(0))[0]["forward"])
         for each in (x, mixed)
     )
     np.testing.assert_allclose(same[:, : at + 1], changed[:, : at + 1], rtol=1e-5, atol=1e-6)

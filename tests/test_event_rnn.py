@@ -20,7 +20,6 @@ from tests import shared
 from zoo.errors import InputError, WeightsError
 from zoo.models.event_rnn import (
     PUBLISHED,
-    AttentiveLSTM,
     Config,
     EventRNN,
     Memory,
@@ -35,6 +34,7 @@ from zoo.models.event_rnn import (
 from zoo.music.chords import NO_CHORD, move_chords, pack_chord
 from zoo.music.codecs import get_codec
 from zoo.music.score import Score
+from zoo.nn.attentive import AttentiveLSTM
 
 with warnings.catch_warnings():  # pydub, which note_seq imports, has invalid escape sequences
     warnings.simplefilter("ignore")

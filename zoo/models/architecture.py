@@ -23,14 +23,14 @@ class Stepping:
 
     Attributes:
       start: (model, batch size, capacity) → the state before the first token, with room for so many tokens.
-      stepper: model → a function (state, token [B], context) → (logits [B, V] of the next token, new state), made
-        outside the loop that steps, where kernels are best cut; `context` is this step's row [B, ...] of what the model
-        is given beside its own tokens, None for most models.
+      stepper: (model, what `Architecture.prepare` gives, or None) → a function (state, token [B], context) → (logits
+        [B, V] of the next token, new state), made outside the loop that steps; `context` is this step's row [B, ...] of
+        what the model is given beside its own tokens, None for most models.
       grow: (state, capacity) → the same state with room for more tokens; for a state of fixed size, itself.
     """
 
     start: Callable[[Any, int, int], Any]
-    stepper: Callable[[Any], Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]]
+    stepper: Callable[[Any, Any], Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]]
     grow: Callable[[Any, int], Any] = lambda state, capacity: state
 
 
@@ -67,8 +67,9 @@ class Architecture:
       tiny: small configurations by name, one for each kind of the model, for the conformance tests.
       settle: puts the model where its schedules end, for fine-tuning: warm-ups are for random weights. Most models have
         none and stay as they are.
-      prepare: model → what its kernels work out from the parameters alone, such as spectra of convolution kernels; they
-        find it among their inputs as "prepared", or work it out again. None where there is no such thing.
+      prepare: model → what its kernels work out from the parameters alone, such as spectra of convolution kernels or
+        kernels turned for products in a loop; they find it among their inputs as "prepared", or work it out again. None
+        where there is no such thing.
       stepping: of a model that writes token by token, None for others. Its kernel "forward" gives logits [B, T, V] of
         every token of `x` [B, T] from those before it.
       data: what it learns from: "notes", or sound with labels, "curves" or "classes" (see `zoo.data.labelled`), or

@@ -27,10 +27,10 @@ import numpy as np
 from flax import nnx
 
 from zoo.models.architecture import Architecture, Stepping
+from zoo.nn.attentive import Attended, AttentiveLSTM, AttentiveStep
 from zoo.nn.dropout import Dropout
 from zoo.nn.likelihood import surprise
-from zoo.nn.precision import dot_columns, turned
-from zoo.nn.recurrent import LSTM, Carry, Dense
+from zoo.nn.recurrent import LSTM, Carry, Dense, DenseStep, LSTMStep
 from zoo.nn.sampling import Sampling, rollout
 
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
@@ -224,75 +224,12 @@ def chord_features(chord: jax.Array) -> jax.Array:
     return jnp.concatenate([1.0 - there, root * there, pitches * there, bass * there], axis=-1)
 
 
-class Attended(NamedTuple):
-    """State of an attentive layer.
-
-    Attributes:
-      carry: of its LSTM, columns [H, B].
-      out: float32 [H, B], the last output.
-      heard: float32 [H, B], what attention gave last.
-      window, features: float32 [B, L, H], the last outputs, newest last, and the same times attention's kernel.
-    """
-
-    carry: Carry
-    out: jax.Array
-    heard: jax.Array
-    window: jax.Array
-    features: jax.Array
-
-
-class AttentiveLSTM(nnx.Module):
-    """An LSTM layer that attends to its own last L outputs (TensorFlow's `AttentionCellWrapper`)."""
-
-    def __init__(self, inputs: int, units: int, length: int, *, gain: float, rngs: nnx.Rngs) -> None:
-        self.length, self.units = length, units
-        self.input = Dense(inputs + units, inputs, rngs=rngs)
-        self.input.kernel[...] = self.input.kernel[...].at[:inputs].multiply(gain)  # not of what attention gives
-        self.cell = LSTM(inputs, units, memory=None, rngs=rngs)
-        self.query = Dense(2 * units, units, rngs=rngs)
-        self.kernel = nnx.Param(jax.nn.initializers.glorot_uniform()(rngs.params(), (units, units)))
-        self.score = nnx.Param(jax.nn.initializers.normal(units**-0.5)(rngs.params(), (units,)))
-        self.output = Dense(2 * units, units, rngs=rngs)
-
-    def columns(self, batch: int) -> Attended:
-        """The state before the first step: outputs of zero, which are attended to as well."""
-        window, none = jnp.zeros((batch, self.length, self.units)), jnp.zeros((self.units, batch))
-        return Attended(self.cell.columns(batch), none, none, window, window)
-
-    def stepper(self) -> Callable[[jax.Array, Attended], Attended]:
-        """A function that goes one step, (x floats [X, B] or tokens [B], state) → state."""
-        advance, kernel = self.cell.stepper(), turned(self.kernel[...])
-        enter, ask, leave = self.input.stepper(), self.query.stepper(), self.output.stepper()
-        inputs = self.input.kernel.shape[1]
-
-        def step(x: jax.Array, state: Attended) -> Attended:
-            x = jax.nn.one_hot(x, inputs, axis=0) if x.ndim == 1 else x
-            carry = advance(enter(jnp.concatenate([x, state.heard])), state.carry)
-            query = ask(jnp.concatenate(carry)).T[:, None]  # [B, 1, H]
-            scores = jnp.sum(self.score[...] * jnp.tanh(state.features + query), axis=2)
-            heard = jnp.einsum("bl,blh->hb", jax.nn.softmax(scores, axis=1), state.window)
-            out = leave(jnp.concatenate([carry[1], heard]))
-            window = jnp.concatenate([state.window[:, 1:], out.T[:, None]], axis=1)
-            features = jnp.concatenate([state.features[:, 1:], dot_columns(kernel, out).T[:, None]], axis=1)
-            return Attended(carry, out, heard, window, features)
-
-        return step
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """All steps from the beginning, `x` [T, B, X] → [T, B, H]."""
-        step = jax.checkpoint(self.stepper())
-
-        def body(state: Attended, x: jax.Array) -> tuple[Attended, jax.Array]:
-            state = step(x, state)
-            return state, state.out
-
-        out = jax.lax.scan(body, self.columns(x.shape[1]), x.swapaxes(1, 2))[1]  # [T, H, B]
-        return out.swapaxes(1, 2)
-
-
 def hidden(carry: Carry | Attended) -> jax.Array:
     """The output that a layer's state ends with, [H, B]."""
     return carry.out if isinstance(carry, Attended) else carry[1]
+
+
+Prepared = tuple[tuple[LSTMStep | AttentiveStep, ...], DenseStep]  # of the layers, of the output
 
 
 class State(NamedTuple):
@@ -430,10 +367,17 @@ def start(model: EventRNN, batch: int, capacity: int = 0) -> State:
     return State(Memory.empty(model.config, batch), tuple(layer.columns(batch) for layer in model.layers))
 
 
-def stepper(model: EventRNN) -> Callable[[State, jax.Array, jax.Array | None], tuple[jax.Array, State]]:
+def prepare(model: EventRNN) -> Prepared:
+    """What `stepper` needs of the parameters: turned once."""
+    return tuple(layer.stepper() for layer in model.layers), model.output.stepper()
+
+
+def stepper(
+    model: EventRNN, prepared: Prepared | None = None
+) -> Callable[[State, jax.Array, jax.Array | None], tuple[jax.Array, State]]:
     """A function that goes one event: (state, the token before [B], the next's context [B]) → (its logits, state)."""
     config = model.config
-    advance, output = [layer.stepper() for layer in model.layers], model.output.stepper()
+    advance, output = prepared or prepare(model)
 
     def step(state: State, token: jax.Array, context: jax.Array | None) -> tuple[jax.Array, State]:
         memory, x = state.memory, token
@@ -452,12 +396,14 @@ def stepper(model: EventRNN) -> Callable[[State, jax.Array, jax.Array | None], t
     return step
 
 
-def generate(model: EventRNN, x: jax.Array, key: jax.Array, sampling: Sampling) -> jax.Array:
+def generate(
+    model: EventRNN, x: jax.Array, key: jax.Array, sampling: Sampling, prepared: Prepared | None = None
+) -> jax.Array:
     """As many events as `x` has, drawn from the model with the context of `x`: int32 [B, T]."""
     tokens, context = parts(model.config, x)
     begin, nothing = start(model, len(x)), jnp.full(len(x), model.config.classes)
     given = None if context is None else context.T
-    return rollout(stepper(model), begin, nothing, key, 0, len(tokens), sampling, given)[0]
+    return rollout(stepper(model, prepared), begin, nothing, key, 0, len(tokens), sampling, given)[0]
 
 
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -481,8 +427,9 @@ ARCHITECTURE = Architecture(
     example=example,
     kernels={
         "forward": lambda model, batch, key: model.logits(batch["x"]),
-        "generate": lambda model, batch, key: generate(model, batch["x"], key, Sampling()),
+        "generate": lambda model, batch, key: generate(model, batch["x"], key, Sampling(), batch.get("prepared")),
     },
+    prepare=prepare,
     stepping=Stepping(start, stepper),
     task="continuation",
     tiny={

@@ -25,9 +25,10 @@ from flax import nnx
 
 from zoo.models.architecture import Architecture, Stepping
 from zoo.nn.attention import RELATIONS, Attention, Cache, Step
+from zoo.nn.attention import Prepared as AttentionPrepared
 from zoo.nn.dropout import Dropout
 from zoo.nn.likelihood import over_tokens
-from zoo.nn.recurrent import Dense
+from zoo.nn.recurrent import Dense, DenseStep
 from zoo.nn.sampling import Sampling, rollout
 
 
@@ -102,9 +103,13 @@ class Block(nnx.Module):
         x = x + drop(self.attention(self.before_attention(x), pitch))
         return x + drop(self.feed(x, drop))
 
-    def stepper(self) -> Step:
+    def prepared(self) -> tuple[AttentionPrepared, DenseStep, DenseStep]:
+        """What `stepper` needs of the parameters: turned once."""
+        return self.attention.prepared(), self.expand.stepper(), self.contract.stepper()
+
+    def stepper(self, prepared: tuple[AttentionPrepared, DenseStep, DenseStep]) -> Step:
         """One token, `x` [B, U]; see `Attention.stepper`."""
-        attend, expand, contract = self.attention.stepper(), self.expand.stepper(), self.contract.stepper()
+        attend, (_, expand, contract) = self.attention.stepper(prepared[0]), prepared
 
         def step(x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
             attended, cache = attend(self.before_attention(x), cache, position, pitches)
@@ -116,6 +121,9 @@ class Block(nnx.Module):
     def feed(self, x: jax.Array, drop: Dropout) -> jax.Array:
         """The feed-forward layer on what it normalises, [..., U] → [..., U]."""
         return self.contract(drop(jax.nn.relu(self.expand(self.before_feed(x)))))
+
+
+Prepared = tuple[tuple[tuple[AttentionPrepared, DenseStep, DenseStep], ...], DenseStep]  # of the blocks, of the output
 
 
 class State(NamedTuple):
@@ -169,9 +177,14 @@ class MusicTransformer(nnx.Module):
             h += self.place[...][position // config.voices % config.cycle]
         return h if config.relations else h + sinusoids(position, config.units) * config.units**-0.5
 
-    def stepper(self) -> Callable[[State, jax.Array, Any], tuple[jax.Array, State]]:
+    def prepared(self) -> Prepared:
+        """What `stepper` needs of the parameters: turned once."""
+        return tuple(block.prepared() for block in self.blocks), self.output.stepper()
+
+    def stepper(self, prepared: Prepared | None = None) -> Callable[[State, jax.Array, Any], tuple[jax.Array, State]]:
         """A function that goes one step: (state, the token before int32 [B], None) → (logits [B, V], new state)."""
-        steps, output = [block.stepper() for block in self.blocks], self.output.stepper()
+        of_blocks, output = prepared or self.prepared()
+        steps = [block.stepper(of_block) for block, of_block in zip(self.blocks, of_blocks, strict=True)]
 
         def step(state: State, token: jax.Array, context: Any = None) -> tuple[jax.Array, State]:
             pitch = pitch_of(self.config, token)[:, None]
@@ -240,11 +253,13 @@ def grow(state: State, capacity: int) -> State:
     return state._replace(caches=caches, pitches=jnp.pad(state.pitches, ((0, 0), (0, more)), constant_values=-1))
 
 
-def generate(model: MusicTransformer, batch: int, key: jax.Array, sampling: Sampling) -> jax.Array:
+def generate(
+    model: MusicTransformer, batch: int, key: jax.Array, sampling: Sampling, prepared: Prepared | None = None
+) -> jax.Array:
     """Windows drawn from the model, one compiled loop: tokens [B, L]."""
     config = model.config
     state, nothing = start(model, batch, config.steps), jnp.full(batch, config.classes, jnp.int32)
-    return rollout(model.stepper(), state, nothing, key, 0, config.steps, sampling)[0]
+    return rollout(model.stepper(prepared), state, nothing, key, 0, config.steps, sampling)[0]
 
 
 def attention(model: MusicTransformer, x: jax.Array) -> jax.Array:
@@ -280,8 +295,9 @@ ARCHITECTURE = Architecture(
     kernels={
         "forward": lambda model, batch, key: model.logits(batch["x"]),
         "attention": lambda model, batch, key: attention(model, batch["x"]),
-        "generate": lambda model, batch, key: generate(model, len(batch["x"]), key, Sampling()),
+        "generate": lambda model, batch, key: generate(model, len(batch["x"]), key, Sampling(), batch.get("prepared")),
     },
+    prepare=MusicTransformer.prepared,
     stepping=Stepping(start, MusicTransformer.stepper, grow),
     task="continuation",
     tiny={

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zoo.nn.precision import product, rounded
-from zoo.nn.recurrent import Dense
+from zoo.nn.recurrent import Dense, DenseStep
 
 RELATIONS = ("index", "time", "pitch")
 BLOCK = 256  # tokens that are attended for at a time
@@ -48,6 +48,14 @@ class Cache(NamedTuple):
         *lead, size, _ = self.keys.shape
         more = [(0, 0)] * len(lead) + [(0, capacity - size), (0, 0)]
         return Cache(*(jnp.pad(x, more) for x in self))
+
+
+class Prepared(NamedTuple):
+    """The parameters of a layer as it goes through them token by token; tables [H, R, D] of each relation."""
+
+    qkv: DenseStep
+    out: DenseStep
+    tables: dict[str, jax.Array]
 
 
 Step = Callable[[jax.Array, Cache, jax.Array, jax.Array], tuple[jax.Array, Cache]]
@@ -111,16 +119,18 @@ class Attention(nnx.Module):
         causal = jnp.arange(end - rows, end)[:, None] >= jnp.arange(end)
         return jax.nn.softmax(jnp.where(causal, scores, -1e9), axis=-1)
 
-    def stepper(self) -> Step:
+    def prepared(self) -> Prepared:
+        """What `stepper` needs of the parameters: turned once, where its loop would do it at every token."""
+        return Prepared(self.qkv.stepper(), self.out.stepper(), {name: self.by_head(name) for name in self.relations})
+
+    def stepper(self, prepared: Prepared) -> Step:
         """A function that goes one step: (x, cache, position, pitches) → (attended, cache with this token in it).
 
         `x` [B, H·D] is the token at `position` [], `pitches` int32 [B, C] has its pitch among the others', and the
         result [B, H·D] is what `__call__` gives there. The cache is [B·H, C, D], what the products take: of any other
         shape XLA's CPU backend updates one copy for the product and one for the next step, all of it at every token.
-        The tables are turned here, outside the loop that steps, where the loop would do it at every token too.
         """
-        tables = {name: self.by_head(name) for name in self.relations}
-        to_heads, mix = self.qkv.stepper(), self.out.stepper()
+        to_heads, mix, tables = prepared
 
         def step(x: jax.Array, cache: Cache, position: jax.Array, pitches: jax.Array) -> tuple[jax.Array, Cache]:
             capacity = cache.keys.shape[1]

@@ -99,14 +99,16 @@ class Continuation(Model):
         self._grow = jax.jit(stepping.grow, static_argnums=1)
 
         self._write = self.jit(
-            lambda model, state, token, key, first, sampling, context, given: rollout(
-                stepping.stepper(model), state, token, key, first, CHUNK, sampling, context, given
+            lambda model, prepared, state, token, key, first, sampling, context, given: rollout(
+                stepping.stepper(model, prepared), state, token, key, first, CHUNK, sampling, context, given
             ),
-            donate=(1,),
+            donate=(2,),
         )
         self._read = self.jit(
-            lambda model, state, tokens, context: follow(stepping.stepper(model), state, tokens, context)[1],
-            donate=(1,),
+            lambda model, prepared, state, tokens, context: follow(
+                stepping.stepper(model, prepared), state, tokens, context
+            )[1],
+            donate=(2,),
         )
         look = self.architecture.kernels.get("attention")
         self._attention = look and self.jit(lambda model, x: look(model, {"x": x}, jax.random.key(0)))
@@ -239,7 +241,8 @@ class Continuation(Model):
                 capacity *= 2
                 state = self._grow(state, capacity)
             beside, fixed = (None if x is None else _rows(x, written, rows) for x in (context, given))
-            tokens, (state, token) = self._write(state, token, as_key(key), jnp.int32(written), sampling, beside, fixed)
+            where = as_key(key), jnp.int32(written)
+            tokens, (state, token) = self._write(self.prepared, state, token, *where, sampling, beside, fixed)
             position += CHUNK
             part = list(np.asarray(tokens)[:n])
             if steps is not None:
@@ -275,7 +278,7 @@ class Continuation(Model):
             size = min(CAPACITY, 1 << ((len(inputs) - 1 - at).bit_length() - 1))  # powers of two: few sizes compiled
             part = jnp.broadcast_to(jnp.asarray(inputs[at : at + size]), (rows, size))
             context = None if given is None else jnp.broadcast_to(jnp.asarray(given[at : at + size]), (rows, size))
-            state = self._read(state, part, context)
+            state = self._read(self.prepared, state, part, context)
             at += size
         return state, jnp.full(rows, inputs[-1], jnp.int32), capacity, at
 

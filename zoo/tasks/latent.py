@@ -123,7 +123,7 @@ class Latent(Model):
             raise InputError(f"z has shape {z.shape}, the model needs [n, {self.config.latent}]")
         if temperature < 0:
             raise InputError(f"temperature {temperature} is negative; 0 takes the likeliest output, 1 draws as trained")
-        given = {"temperature": jnp.float32(temperature)} | self.prepared
+        given = {"temperature": jnp.float32(temperature), "prepared": self.prepared}
         parts = [
             np.asarray(self._decode({"z": jnp.asarray(part)} | given, jax.random.fold_in(as_key(key), at)))
             for part, at in buckets(z)

@@ -152,10 +152,9 @@ class Model:
         return lambda *rest: compiled(self.state, *rest)
 
     @functools.cached_property
-    def prepared(self) -> dict[str, Any]:
-        """What kernels take beside their inputs: "prepared", if the architecture has such a thing."""
-        prepare = self.architecture.prepare
-        return {} if prepare is None else {"prepared": self.jit(prepare)()}
+    def prepared(self) -> Any:
+        """What kernels take among their inputs as "prepared": see `Architecture.prepare`; None if it has none."""
+        return self.architecture.prepare and self.jit(self.architecture.prepare)()
 
     def set_precision(self, precision: str) -> None:
         """The format of products, see `zoo.load`; to be called before the model is first used."""

@@ -140,7 +140,7 @@ class Pitch(Model):
         self.codec: Any
         kernel = self.architecture.kernels["activations"]
         compiled = self.jit(lambda model, inputs: kernel(model, inputs, jax.random.key(0)))
-        self._compiled = lambda x: compiled(self.prepared | {"x": x})
+        self._compiled = lambda x: compiled({"x": x, "prepared": self.prepared})
 
     def track(self, source: AudioSource, **options: Unpack[Options]) -> Track:
         """The pitch of a whole source; memory grows with the track alone. Raises InputError if it can't be read."""

@@ -83,8 +83,10 @@ class Transcription(Model):
         super().__init__(module, found)
         kernel = self.architecture.kernels["posteriorgrams"]
 
-        def program(model: nnx.Module, x: jax.Array, count: jax.Array, inputs: Any) -> Any:
-            return in_chunks(lambda x: kernel(model, {"audio": x, **inputs}, jax.random.key(0)), x, count, CHUNK)
+        def program(model: nnx.Module, x: jax.Array, count: jax.Array, prepared: Any) -> Any:
+            return in_chunks(
+                lambda x: kernel(model, {"audio": x, "prepared": prepared}, jax.random.key(0)), x, count, CHUNK
+            )
 
         compiled = self.jit(program)
         self._posteriors = lambda x, count: compiled(jnp.asarray(x), np.int32(count), self.prepared)

@@ -38,17 +38,17 @@ class Cells(nn.Module):
         state[0] = self.first(eye[token], state[0])
         state[1] = self.second(state[0][0], state[1])
         state[2] = self.third(state[1][0], state[2])
-        return torch.multinomial(torch.softmax(self.output(state[2][0]), -1), 1)[:, 0]
+        return torch.multinomial(torch.softmax(self.output(state[2][0]).float(), -1), 1)[:, 0]
 
 
-def lstm_loops() -> dict[str, Callable[[], Any]]:
+def lstm_loops(dtype: torch.dtype, suffix: str) -> dict[str, Callable[[], Any]]:
     """Draws EVENTS events, each way."""
-    eye, nothing = torch.eye(EVENT_CLASSES), torch.zeros(1, dtype=torch.long)
-    cells, layers = Cells(), nn.LSTM(EVENT_CLASSES, 512, num_layers=3)
+    eye, nothing = torch.eye(EVENT_CLASSES, dtype=dtype), torch.zeros(1, dtype=torch.long)
+    cells, layers = Cells().to(dtype), nn.LSTM(EVENT_CLASSES, 512, num_layers=3).to(dtype)
 
     def by_cells(step: Any) -> None:
         with torch.inference_mode():
-            token, state = nothing, [(torch.zeros(1, 512), torch.zeros(1, 512)) for _ in range(3)]
+            token, state = nothing, [(torch.zeros(1, 512, dtype=dtype),) * 2 for _ in range(3)]
             for _ in range(EVENTS):
                 token = step(eye, token, state)
 
@@ -57,13 +57,13 @@ def lstm_loops() -> dict[str, Callable[[], Any]]:
             token, state = nothing, None
             for _ in range(EVENTS):
                 hidden, state = layers(eye[token][None], state)
-                token = torch.multinomial(torch.softmax(cells.output(hidden[0]), -1), 1)[:, 0]
+                token = torch.multinomial(torch.softmax(cells.output(hidden[0]).float(), -1), 1)[:, 0]
 
     scripted = torch.jit.script(cells)
     return {
-        "lstm cells": lambda: by_cells(cells),
-        "lstm layers": by_layers,
-        "lstm jit": lambda: by_cells(scripted),
+        f"lstm cells{suffix}": lambda: by_cells(cells),
+        f"lstm layers{suffix}": by_layers,
+        f"lstm jit{suffix}": lambda: by_cells(scripted),
     }
 
 
@@ -108,7 +108,10 @@ def transformer() -> dict[str, Callable[[], Any]]:
 def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     torch.manual_seed(0)
-    operations = lstm_loops() if sys.argv[1:] == ["lstm"] else transformer()
+    if sys.argv[1:] == ["lstm"]:
+        operations = lstm_loops(torch.float32, "") | lstm_loops(torch.bfloat16, " bfloat16")
+    else:
+        operations = transformer()
     answer(operations, f"torch {torch.__version__}")
 
 
