@@ -90,7 +90,8 @@ class LSTM(nnx.Module):
 
     def stepper(self) -> LSTMStep:
         """The same, one step at a time; to be made outside the loop that it is for."""
-        return LSTMStep(self.kernel[: self.varying], turned(self._varying_kernel()), self.bias[...][:, None])
+        kernels = turned(self._varying_kernel()), turned(self.kernel[-self.units :])
+        return LSTMStep(self.kernel[: self.varying], *kernels, self.bias[...][:, None])
 
     def _varying_kernel(self) -> jax.Array:
         """The kernel without the rows of constant inputs."""
@@ -107,10 +108,14 @@ class LSTM(nnx.Module):
 
 
 class LSTMStep(NamedTuple):
-    """An LSTM layer on columns. `rows` float32 [X, 4H], `kernel` [4H, X + H], `bias` float32 [4H, 1]."""
+    """An LSTM layer on columns. `rows` float32 [X, 4H], `kernel` [4H, X + H], `bias` float32 [4H, 1].
+
+    `recurrent` [4H, H] is a part of the kernel: cut in the loop that steps, it would be copied at every step.
+    """
 
     rows: jax.Array
     kernel: jax.Array
+    recurrent: jax.Array
     bias: jax.Array
 
     def __call__(self, x: jax.Array, carry: Carry, gates: jax.Array | None = None) -> Carry:
@@ -121,7 +126,7 @@ class LSTMStep(NamedTuple):
         """
         (c, h), inputs = carry, len(self.rows)
         if jnp.issubdtype(x.dtype, jnp.integer) and len(x) < FEW:
-            product = self.rows.at[x].get(mode="fill", fill_value=0.0).T + dot_columns(self.kernel[:, inputs:], h)
+            product = self.rows.at[x].get(mode="fill", fill_value=0.0).T + dot_columns(self.recurrent, h)
         else:
             x = x if x.ndim > 1 else x == jnp.arange(inputs)[:, None]
             both = jnp.concatenate([x.astype(self.kernel.dtype), h.astype(self.kernel.dtype)])
