@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 	$(BIN)/zoo generate --interpolate 9 --out out
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -51,14 +51,6 @@ transpose = [-2, 2]
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who shares a worker of `--dist loadgroup`: the tests of a file, or of a case, compile its programs only once."""
-    for item in items:
-        callspec = getattr(item, "callspec", None)  # only parametrised tests have one
-        case = callspec.params.get("case", "") if callspec else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {case}"))
-
-
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of cards with one tiny MusicVAE for two bars of melody, a few thousand random weights."""
