@@ -19,7 +19,6 @@ from tests import shared
 from tests.test_recurrent import reference
 from zoo.models import music_vae
 from zoo.models.music_vae import ARCHITECTURE, PUBLISHED, Config, Dropout, MusicVAE, Posterior
-from zoo.nn import sampling
 from zoo.tasks.model import fill
 from zoo.training.params import flatten
 from zoo.weights.convert import convert
@@ -202,7 +201,7 @@ def test_a_part_of_the_rows_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch
         )
 
     together = both()
-    monkeypatch.setattr(sampling, "PART", 2)
+    monkeypatch.setattr(music_vae, "PART", 2)
     for found, expected in zip(both(), together, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_array_equal(together[1][given], truth[given])

@@ -25,11 +25,10 @@ import numpy as np
 from flax import nnx
 
 from zoo.models.architecture import Architecture
+from zoo.nn.chunks import in_chunks
 from zoo.nn.dropout import Dropout
-from zoo.nn.recurrent import LSTM, Carry, Dense, DenseStep, LSTMStep
-from zoo.nn.sampling import in_parts, likeliest
-
-Carries = tuple[Carry, ...]  # of each layer
+from zoo.nn.recurrent import LSTM, Carries, Dense, DenseStep, LSTMStep
+from zoo.nn.sampling import likeliest
 
 
 @dataclass(frozen=True)
@@ -392,18 +391,18 @@ def own_outputs(
     graph, state = nnx.split(model)
     model = nnx.merge(graph, jax.lax.stop_gradient(state))
     embedding = model.embeddings(jax.lax.stop_gradient(z))
-    segments = embedding.shape[0]
-    truth = into_segments(previous, segments)  # [T/S, S·B, ...]
+    truth = into_segments(previous, len(embedding))  # [T/S, S·B, ...]
     embedding = embedding.reshape(-1, embedding.shape[-1])
     given = jax.random.uniform(jax.random.fold_in(key, len(model.decoders)), truth.shape[:2]) >= probability
     forced = (jnp.roll(truth, -1, axis=0), given)
     drawn = rollout(model, prepare(model), embedding, truth[0], len(truth), key, jnp.ones(()), forced)
-    return from_segments(jnp.concatenate([truth[:1], drawn[:-1]]), segments)
+    return from_segments(jnp.concatenate([truth[:1], drawn[:-1]]), model.config.segments)
 
 
 # --- inference --------------------------------------------------------------------------------------------------------
 
 Prepared = tuple[DecoderStep, ...]
+PART = 128  # rows that a CPU decodes at a time
 
 
 def prepare(model: MusicVAE) -> Prepared:
@@ -428,15 +427,15 @@ def rollout(
     config = model.config
     noise_like, shares = (jax.random.logistic, 3) if config.head == "groove" else (jax.random.gumbel, 1)
 
-    def part(key: jax.Array, embedding: jax.Array, first: jax.Array, forced: Any) -> jax.Array:
-        forced = jax.tree.map(lambda x: x.swapaxes(0, 1), forced)  # [T, N, ...]
-        outputs = []
+    def part(rows: Any) -> jax.Array:
+        (number, embedding, first), forced = rows[:3], jax.tree.map(lambda x: x.swapaxes(0, 1), rows[3])  # [T, N, ...]
+        seed, outputs = jax.random.fold_in(key, number[0]), []
         for k, (decoder, step) in enumerate(zip(model.decoders, prepared, strict=True)):
             set_to = None if forced is None else (columns(tracks(config, forced[0])[k]), forced[1])
             start = jax.tree.map(jnp.transpose, decoder.start(embedding)), columns(tracks(config, first)[k])
             gates = decoder.cells[0].constant_gates(embedding).T  # [4H, N]
             shape = (steps, decoder.width // shares, len(embedding))
-            noise = temperature * noise_like(jax.random.fold_in(key, k), shape)
+            noise = temperature * noise_like(jax.random.fold_in(seed, k), shape)
 
             def body(carry, at, step=step, gates=gates):  # type: ignore[no-untyped-def]
                 (state, previous), (noise, set_to) = carry, at
@@ -446,9 +445,10 @@ def rollout(
                 return (state, output), output
 
             outputs.append(columns(jax.lax.scan(body, start, (noise, set_to))[1]))
-        return stack(config, outputs)
+        return stack(config, outputs).swapaxes(0, 1)
 
-    return in_parts(part, key, embedding, first, jax.tree.map(lambda x: x.swapaxes(0, 1), forced))
+    rows = jnp.arange(len(embedding)), embedding, first, jax.tree.map(lambda x: x.swapaxes(0, 1), forced)
+    return in_chunks(part, rows, len(embedding), PART).swapaxes(0, 1)
 
 
 def columns(x: jax.Array) -> jax.Array:
@@ -461,11 +461,9 @@ def decode(
 ) -> jax.Array:
     """Windows drawn from p(x|z): `z` float32 [B, Z] → tokens int32 [B, T] or [B, T, K], or grooves [B, T, 27].
 
-    `temperature` divides the logits; at 0 every step takes its likeliest output. `prepared` is from `prepare`. One
-    compiled loop: each segment's first input is the last output of the segment before.
+    `temperature` divides the logits; 0 takes the likeliest. A segment's first input is the last output of that before.
     """
-    config = model.config
-    length = config.steps // config.segments
+    config, length = model.config, model.config.steps // model.config.segments
     prepared = prepare(model) if prepared is None else prepared
 
     def segment(last: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

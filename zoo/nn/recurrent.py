@@ -25,6 +25,7 @@ from flax import nnx
 from zoo.nn.precision import dot, dot_columns, rounded, turned
 
 Carry = tuple[jax.Array, jax.Array]  # (c, h), each [B, H], or [H, B] as columns
+Carries = tuple[Carry, ...]  # of several layers
 
 FEW = 32  # columns: for fewer tokens it is quicker to look their rows up than to multiply one-hot vectors
 
