@@ -32,7 +32,6 @@ from benchmarks import table
 from benchmarks.contest import Contestant, take_turns
 from benchmarks.peers.turns import answer
 from zoo.models import event_rnn, music_transformer
-from zoo.models.architecture import Architecture
 from zoo.models.music_transformer import ARCHITECTURE, Config, MusicTransformer
 from zoo.nn.precision import products
 from zoo.nn.sampling import Sampling, rollout
@@ -84,19 +83,9 @@ def lstm(precision: str = "float32") -> Callable[[], Any]:
         with products(precision):
             return event_rnn.generate(nnx.merge(graph, params), x, key, Sampling(jnp.float32(1.0)), prepared)
 
-    prepared = prepare(event_rnn.ARCHITECTURE, graph, params, precision)
+    with products(precision):
+        prepared = bench.prepared(event_rnn.ARCHITECTURE, graph, params)
     return lambda: write(params, prepared, jax.random.key(0)).block_until_ready()
-
-
-def prepare(architecture: Architecture, graph: Any, params: Any, precision: str) -> Any:
-    """What a task works out once of a model's parameters."""
-
-    def program(params: Any) -> Any:
-        with products(precision):
-            assert architecture.prepare
-            return architecture.prepare(nnx.merge(graph, params))
-
-    return jax.jit(program)(params)
 
 
 def decoder(
@@ -110,7 +99,9 @@ def decoder(
             step = nnx.merge(graph, params).stepper(prepared)
             return rollout(step, state, token, jax.random.key(0), first, CHUNK, Sampling(jnp.float32(1.0)))
 
-    model, prepared = nnx.merge(graph, params), prepare(ARCHITECTURE, graph, params, precision)
+    model = nnx.merge(graph, params)
+    with products(precision):
+        prepared = bench.prepared(ARCHITECTURE, graph, params)
     weights = sum(leaf.size * jnp.dtype(precision).itemsize for leaf in jax.tree.leaves(params))
     moved = 0.0
     capacity = CAPACITY

@@ -145,9 +145,14 @@ def program(
         tx = optax.adam(1e-3)
         return make_train_step(graph, architecture.loss, tx), (TrainState.create(params, tx, key), batch)
     kernel = architecture.kernels[operation]
-    if prepare := architecture.prepare:
-        batch |= {"prepared": jax.jit(lambda params: prepare(nnx.merge(graph, params)))(params)}
+    batch |= {"prepared": prepared(architecture, graph, params)}
     return jax.jit(lambda params, batch, key: kernel(nnx.merge(graph, params), batch, key)), (params, batch, key)
+
+
+def prepared(architecture: Architecture, graph: Any, params: Any) -> Any:
+    """What a task works out once of a model's parameters, in the products' format of now; None if it has none."""
+    prepare = architecture.prepare
+    return prepare and jax.jit(lambda params: prepare(nnx.merge(graph, params)))(params)
 
 
 def summary(times: Sequence[float], size: int, steps: int, seconds: float | None = None) -> Row:
