@@ -197,14 +197,6 @@ def test_batch_size_is_free(case: Case) -> None:
         assert a.dtype == b.dtype
 
 
-@pytest.mark.parametrize("case", FIRST, ids=str, indirect=True)
-def test_jit_is_eager(case: Case) -> None:
-    """Of one kind of each architecture: without jit each operation is compiled by itself, which takes the longest."""
-    eager = case.kernels(case.state, case.batch(0), jax.random.key(0))
-    compiled = case.infer()[0]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), compiled, jax.device_get(eager))
-
-
 def test_one_key_one_result(case: Case) -> None:
     """The same key gives the same arrays to the last bit; another key another sample where the model draws."""
     first, again, other = (case.infer(key=key)[0] for key in (0, 0, 1))

@@ -43,19 +43,20 @@ def test_all_forms_are_the_sum_that_defines_a_convolution(shape: Shape) -> None:
     padded = np.pad(x.astype(np.float64), ((shape.left, right), (0, 0), (0, 0)))
     at = shape.stride * np.arange(shape.results)
     expected = sum(padded[at + k] @ kernel[k].astype(np.float64) for k in range(shape.width))
-    for form in forms(shape):
-        found = form.apply(jnp.asarray(x), form.prepare(jnp.asarray(kernel)))
+    each = jax.jit(lambda x, kernel: [form.apply(x, form.prepare(kernel)) for form in forms(shape)])
+    for form, found in zip(forms(shape), each(x, kernel), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=str(form))
 
 
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[5]], ids=str)
 def test_all_forms_have_the_same_gradient(shape: Shape) -> None:
-    x, kernel = map(jnp.asarray, given(shape))
-    weights = jnp.asarray(np.random.default_rng(1).standard_normal((shape.results, 2, shape.outputs)), jnp.float32)
-    gradients = [
-        jax.grad(lambda x, k, form=form: jnp.sum(weights * form.apply(x, form.prepare(k))), argnums=(0, 1))(x, kernel)
-        for form in forms(shape)
-    ]
+    weights = np.random.default_rng(1).standard_normal((shape.results, 2, shape.outputs)).astype(np.float32)
+
+    def total(x: jax.Array, kernel: jax.Array, form: Form) -> jax.Array:
+        return jnp.sum(weights * form.apply(x, form.prepare(kernel)))
+
+    each = jax.jit(lambda x, kernel: [jax.grad(total, argnums=(0, 1))(x, kernel, form) for form in forms(shape)])
+    gradients = each(*given(shape))
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)

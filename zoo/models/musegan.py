@@ -481,9 +481,7 @@ ARCHITECTURE = Architecture(
     players=players,
     tiny={
         "hybrid": Config.tiny(),
-        "composer": replace(Config.tiny(), kind="composer", neurons="deterministic"),
-        "jamming": replace(Config.tiny(), kind="jamming", given=0, neurons="stochastic"),
-        "minimax": replace(Config.tiny(), objective="minimax"),
-        "non-saturating": replace(Config.tiny(), objective="non-saturating"),
+        "composer": replace(Config.tiny(), kind="composer", neurons="deterministic", objective="minimax"),
+        "jamming": replace(Config.tiny(), kind="jamming", given=0, neurons="stochastic", objective="non-saturating"),
     },
 )

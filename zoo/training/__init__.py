@@ -16,6 +16,7 @@ lora.py       low-rank adapters
 state.py      `TrainState`
 step.py       `make_train_step`
 optimizer.py  `make_optimizer`, `make_schedule`
+muon.py       the optimiser of that name
 metrics.py    metrics.jsonl and its curve
 runs.py       run directories (the only file that imports Orbax)
 fit.py        `fit`

@@ -17,10 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 
 from zoo.errors import TrainingError
 from zoo.training.lora import label
+from zoo.training.muon import muon
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ def make_optimizer(table: Mapping[str, Any]) -> optax.GradientTransformation:
     if recipe.name == "adam":
         parts.append(optax.adam(schedule, **moments))
     elif recipe.name == "muon":
-        parts.append(_muon(schedule, recipe))
+        parts.append(muon(schedule, **moments, weight_decay=recipe.weight_decay))
     else:
         parts.append(optax.adamw(schedule, **moments, weight_decay=recipe.weight_decay, mask=_matrices))
     tx = optax.chain(*parts)
@@ -116,34 +116,6 @@ def _parse(table: Mapping[str, Any]) -> OptimizerRecipe:
     if recipe.schedule == "cosine" and (recipe.steps is None or recipe.steps <= recipe.warmup_steps):
         raise TrainingError("[optimizer] schedule = 'cosine' needs steps, and more of them than warmup_steps")
     return recipe
-
-
-def _muon(schedule: optax.Schedule, recipe: OptimizerRecipe) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024) for kernels, whose update is the orthogonal matrix nearest to their momentum.
-
-    The rest (embeddings, tables, biases, scales, adapters) goes by Nesterov's Adam at the same rate: an update is as
-    large as Adam's, 0.2 a number (Liu et al. 2025, arXiv:2502.16982, section 2.2).
-    """
-    return optax.contrib.muon(
-        schedule,
-        consistent_rms=0.2,
-        muon_weight_dimension_numbers=_kernels,
-        weight_decay=recipe.weight_decay,
-        adam_b1=recipe.b1,
-        adam_b2=recipe.b2,
-        eps=recipe.eps,
-    )
-
-
-def _kernels(params: Any) -> Any:
-    """For Muon: a kernel's last axis is its output, all before it (taps of a convolution too) its input."""
-
-    def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        if getattr(path[-1], "key", None) != "kernel" or leaf.ndim < 2:
-            return None
-        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
-
-    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def _matrices(params: Any) -> Any:
