@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
-from flax import nnx
 
 import zoo
 from tests import sounds
+from tests.networks import drawn
 from zoo.cli import main
 from zoo.data import Song, load_songs, played
 from zoo.errors import InputError, WeightsError
@@ -108,7 +108,7 @@ def test_nothing_is_heard_in_silence() -> None:
 
 
 def test_it_hears_as_far_as_it_says() -> None:
-    model = BeatTCN(TINY, rngs=nnx.Rngs(0))
+    model = drawn(BeatTCN, TINY)
     x = jnp.asarray(RNG.uniform(0, 1, (1, 4 * TINY.reach, TINY.bands)), jnp.float32)
     middle = 2 * TINY.reach
     touched = np.abs(jax.grad(lambda x: model(x)[0, middle].sum())(x)[0]).sum(axis=1)
@@ -117,7 +117,7 @@ def test_it_hears_as_far_as_it_says() -> None:
 
 
 def test_frames_that_are_not_there_teach_nothing() -> None:
-    model = BeatTCN(TINY, rngs=nnx.Rngs(0))
+    model = drawn(BeatTCN, TINY)
     batch = ARCHITECTURE.example(TINY, 3, np.random.default_rng(1))
     odds = model(jnp.asarray(batch["x"]))
     changed = dict(batch, beat=np.where(batch["mask"], batch["beat"], 1.0))
@@ -140,7 +140,7 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("zoo.tasks.model.use_compilation_cache", lambda: None)
     codec = LogMelCodec(sample_rate=8000, hop=160, size=512, bands=TINY.bands, high=3500.0)
     found: Any = SimpleNamespace(name="tiny", architecture=ARCHITECTURE, config=TINY, card=None, codec=codec, facts={})
-    return BeatTracker(BeatTCN(TINY, rngs=nnx.Rngs(0)), found)
+    return BeatTracker(drawn(BeatTCN, TINY), found)
 
 
 def test_minute_by_minute_as_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

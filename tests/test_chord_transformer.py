@@ -16,6 +16,7 @@ from flax import nnx
 import zoo
 from tests import shared
 from tests.golden.make_nnls_chroma import sound
+from tests.networks import drawn
 from tests.sounds import chords as plucked
 from zoo.cli import main
 from zoo.errors import InputError
@@ -38,7 +39,7 @@ TINY = Config.tiny()
 
 @pytest.fixture(scope="module")
 def tiny() -> ChordTransformer:
-    return ChordTransformer(TINY, rngs=nnx.Rngs(0))
+    return drawn(ChordTransformer, TINY)
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ def tiny() -> ChordTransformer:
 
 def test_one_half_looks_back_and_one_ahead() -> None:
     """By the gradient: attention over frames of kernel 1 sees its own side alone; a layer joins both."""
-    layer = Layer(Config(units=8, heads=2, kernel=1, buckets=4, reach=8), rngs=nnx.Rngs(0))
+    layer = drawn(Layer, Config(units=8, heads=2, kernel=1, buckets=4, reach=8))
     x = jnp.asarray(RNG.standard_normal((1, 6, 8)), jnp.float32)
     position = jnp.arange(6)
 
@@ -264,9 +265,7 @@ def tiny_file(path: Path, codec: str) -> Path:
     from zoo.weights.formats import safetensors
 
     facts = {"architecture": "chord-transformer", "config": asdict(TINY), "codec": {"name": codec}}
-    tensors = {
-        name: np.asarray(array) for name, array in flatten(nnx.state(ChordTransformer(TINY, rngs=nnx.Rngs(0)))).items()
-    }
+    tensors = {name: np.asarray(array) for name, array in flatten(nnx.state(drawn(ChordTransformer, TINY))).items()}
     safetensors.write(path, tensors, facts)
     return path
 

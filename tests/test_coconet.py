@@ -15,6 +15,7 @@ from flax import nnx
 
 import zoo
 from tests import shared
+from tests.networks import drawn
 from zoo.models import coconet
 from zoo.models.coconet import Coconet, Config
 from zoo.music import io
@@ -30,7 +31,7 @@ SMALL = Config(steps=6, voices=2, pitches=3, filters=4, dilations=(1, 2), gibbs=
 @pytest.fixture(scope="module")
 def small() -> Coconet:
     """Random weights, none of them zero."""
-    graph, state = nnx.split(Coconet(SMALL, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(drawn(Coconet, SMALL))
     rng = np.random.default_rng(0)
     return nnx.merge(graph, jax.tree.map(lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape), state))
 
@@ -86,7 +87,7 @@ def test_the_likelihood_of_all_chords_sums_to_one(small, order):
 @pytest.mark.parametrize("config", [SMALL, coconet.ARCHITECTURE.tiny["torch"]], ids=["paper", "torch"])
 def test_padding_behind_a_piece_changes_nothing(config):
     """What is beyond its end is as the border of a roll of its length."""
-    graph, state = nnx.split(Coconet(config, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(drawn(Coconet, config))
     rng = np.random.default_rng(0)
     model = nnx.merge(graph, jax.tree.map(lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape), state))
     x = jnp.asarray(rng.integers(0, 4, (1, 8, config.voices)), jnp.int32)
@@ -184,7 +185,7 @@ file = "weights.safetensors"
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Infill:
     folder = tmp_path_factory.mktemp("coconet")
     config = Config(steps=32, filters=8, dilations=(1, 2), gibbs=8)
-    _, state = nnx.split(Coconet(config, rngs=nnx.Rngs(0)))
+    _, state = nnx.split(drawn(Coconet, config))
     flat = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
     safetensors.write(folder / "weights.safetensors", flat, {})
     (folder / "card.toml").write_text(CARD)

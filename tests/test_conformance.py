@@ -24,6 +24,7 @@ import pytest
 from flax import nnx
 
 import zoo.models
+from tests.networks import drawn
 from zoo import registry
 from zoo.errors import CardError, WeightsError
 from zoo.models.architecture import Architecture
@@ -55,15 +56,8 @@ class Case:
 
     @cached_property
     def split(self) -> tuple[Any, Any]:
-        """The network with random weights, made here, since JAX would compile an initialiser for each shape."""
-        graph, shapes = nnx.split(nnx.eval_shape(lambda: self.architecture.module(self.config, rngs=nnx.Rngs(0))))
-        rng = np.random.default_rng(0)
-
-        def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-            scale = 0.1 if len(leaf.shape) < 2 else np.prod(leaf.shape[:-1]) ** -0.5
-            return jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
-
-        return graph, jax.tree.map(draw, shapes)
+        """The network with random weights."""
+        return nnx.split(drawn(self.architecture.module, self.config))
 
     @property
     def state(self) -> Any:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flax import nnx
 
+from tests.networks import drawn
 from zoo.cli import main
 from zoo.errors import InputError
 from zoo.models import event_rnn
@@ -26,7 +26,7 @@ CONFIG = replace(Config.tiny(), layers=1, classes=47, steps=64, pitch_tokens=(1,
 
 def build(name: str, config: Config, codec: dict[str, object]) -> Continuation:
     facts = {"architecture": ARCHITECTURE.name, "config": asdict(config), "codec": codec}
-    module = MusicTransformer(config, rngs=nnx.Rngs(0))
+    module = drawn(MusicTransformer, config)
     return Continuation(module, Found(name, ARCHITECTURE, config, get_codec(**codec), facts, dict))  # type: ignore[arg-type]
 
 
@@ -215,7 +215,7 @@ def test_over_chords(
     config = event_rnn.Config(steps=16, units=(8,), context="chord", keep=1.0)
     facts = {"architecture": "event-rnn", "config": asdict(config), "codec": {"name": "lead-sheet", "bars": 1}}
     found = Found("improv", event_rnn.ARCHITECTURE, config, get_codec("lead-sheet", bars=1), facts, dict)
-    module = event_rnn.EventRNN(config, rngs=nnx.Rngs(0))
+    module = drawn(event_rnn.EventRNN, config)
     module.layers[0].kernel[...] *= 20  # so that even random weights heed what they are given
     improv = str(Continuation(module, found).save(tmp_path / "improv.safetensors"))
 

@@ -17,6 +17,7 @@ from flax import nnx
 
 import zoo
 from tests import shared
+from tests.networks import drawn
 from zoo.errors import InputError, WeightsError
 from zoo.models.event_rnn import (
     PUBLISHED,
@@ -153,7 +154,7 @@ KINDS = {
 def test_steps_are_the_whole(kind: str) -> None:
     """And nothing is seen before its time."""
     config = KINDS[kind]
-    model = EventRNN(config, rngs=nnx.Rngs(0))
+    model = drawn(EventRNN, config)
     x = jnp.asarray(example(config, 3, np.random.default_rng(0))["x"])
     tokens, context = (x, None) if config.context == "none" else (x[..., 0], x[..., 1])
     advance, state, token = stepper(model), start(model, 3), jnp.full(3, config.classes)
@@ -169,7 +170,7 @@ def test_steps_are_the_whole(kind: str) -> None:
 
 def test_attention_is_tensorflows() -> None:
     """`AttentionCellWrapper` around a `BasicLSTMCell`, written out in NumPy."""
-    layer = AttentiveLSTM(5, 4, 3, gain=1.0, rngs=nnx.Rngs(0))
+    layer = drawn(AttentiveLSTM, 5, 4, 3, gain=1.0)
     p = {".".join(map(str, path)): np.asarray(v[...], np.float64) for path, v in nnx.to_flat_state(nnx.state(layer))}
     x = np.random.default_rng(0).standard_normal((7, 2, 5))
     c, h, heard = np.zeros((2, 4)), np.zeros((2, 4)), np.zeros((2, 4))

@@ -14,6 +14,7 @@ from flax import nnx
 
 import zoo
 from tests import shared
+from tests.networks import drawn
 from zoo.cli import main
 from zoo.errors import InputError
 from zoo.models.melody_transformer import Config, MelodyTransformer, attention, loss, probabilities
@@ -191,7 +192,7 @@ def test_skyline() -> None:
 
 def test_what_is_missing_does_not_matter() -> None:
     """Probabilities of notes are those of a window that ends with them; nothing looks at what isn't there."""
-    network = MelodyTransformer(SMALL, rngs=nnx.Rngs(0))
+    network = drawn(MelodyTransformer, SMALL)
     x = jnp.asarray(MelodyNotesCodec(notes=16).windows(song(5))[:1])
     count = int((x[0, :, LABEL] != PAST).sum())
     assert count < 16
@@ -204,7 +205,7 @@ def test_what_is_missing_does_not_matter() -> None:
 
 
 def test_labels_are_not_seen() -> None:
-    network = MelodyTransformer(SMALL, rngs=nnx.Rngs(0))
+    network = drawn(MelodyTransformer, SMALL)
     x = jnp.asarray(MelodyNotesCodec(notes=16).windows(song(24))[:1])
     other = x.at[..., LABEL].set(jnp.where(x[..., LABEL] == PAST, PAST, 1 - x[..., LABEL]))
     np.testing.assert_array_equal(probabilities(network, x), probabilities(network, other))

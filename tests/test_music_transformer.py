@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.networks import drawn
 from zoo.models.music_transformer import (
     ARCHITECTURE,
     Config,
@@ -51,7 +52,7 @@ def test_relations_are_those_of_every_pair(
     """With 21 tokens, which fill no whole number of time steps, and distances past the farthest that is told apart."""
     monkeypatch.setattr("zoo.nn.attention.BLOCK", block)
     sizes = {"index": 9, "time": 3, "pitch": 21}
-    attention = Attention(16, 2, {name: sizes[name] for name in relations}, voices=4, rngs=nnx.Rngs(0))
+    attention = drawn(Attention, 16, 2, {name: sizes[name] for name in relations}, voices=4)
     for name in relations:
         attention.tables[name][...] = jax.random.normal(jax.random.key(1), attention.tables[name].shape)
     x = jax.random.normal(jax.random.key(2), (3, 21, 16))
@@ -80,7 +81,7 @@ def test_skewing(rows: int, columns: int, voices: int) -> None:
 
 def test_no_array_of_pairs_and_widths() -> None:
     """Nothing in forward or backward pass has L · L · D numbers for a head (section 3.4.1)."""
-    attention = Attention(64, 1, {"index": 96, "time": 24, "pitch": 21}, voices=4, rngs=nnx.Rngs(0))
+    attention = drawn(Attention, 64, 1, {"index": 96, "time": 24, "pitch": 21}, voices=4)
     graph, state = nnx.split(attention)
     x, pitch = jnp.zeros((1, 96, 64)), jnp.zeros((1, 96), jnp.int32)
 
@@ -96,7 +97,7 @@ def test_no_array_of_pairs_and_widths() -> None:
 def test_causality_by_gradient(kind: str) -> None:
     """The logits at t have no gradient in the inputs after t, and one in each input up to it."""
     config = ARCHITECTURE.tiny[kind]
-    model = MusicTransformer(config, rngs=nnx.Rngs(0))
+    model = drawn(MusicTransformer, config)
     inputs = shift(config, jnp.asarray(example(config, 1, np.random.default_rng(0))["x"]))
     pitch = pitch_of(config, inputs)
     embedded = model.embed(inputs, jnp.arange(config.steps))
@@ -117,7 +118,7 @@ def test_causality_by_gradient(kind: str) -> None:
 def test_attention_is_what_the_forward_pass_uses(kind: str) -> None:
     """Rows sum to one, nothing looks ahead, and where a token doesn't look, what stands there doesn't matter."""
     config = ARCHITECTURE.tiny[kind]
-    model = MusicTransformer(config, rngs=nnx.Rngs(0))
+    model = drawn(MusicTransformer, config)
     x = jnp.asarray(example(config, 2, np.random.default_rng(0))["x"])
     weights = ARCHITECTURE.kernels["attention"](model, {"x": x}, jax.random.key(0))
     assert weights.shape == (2, config.layers, config.heads, config.steps, config.steps)
@@ -137,7 +138,7 @@ def test_decoding_copies_no_cache() -> None:
     if jax.default_backend() != "cpu":
         pytest.skip("what the CPU backend compiles to")
     config = Config.tiny()
-    graph, params = nnx.split(MusicTransformer(config, rngs=nnx.Rngs(0)))
+    graph, params = nnx.split(drawn(MusicTransformer, config))
     for size in (1, 3):
         compiled = jax.jit(lambda params, key, size=size: generate(nnx.merge(graph, params), size, key, Sampling()))
         text = compiled.lower(params, jax.random.key(0)).compile().as_text()
@@ -149,7 +150,7 @@ def test_decoding_copies_no_cache() -> None:
 
 def test_padding_counts_for_nothing() -> None:
     config = Config.tiny()
-    model = MusicTransformer(config, rngs=nnx.Rngs(0))
+    model = drawn(MusicTransformer, config)
     x = jnp.asarray(example(config, 2, np.random.default_rng(0))["x"])
     padded = x.at[:, 10:].set(config.classes)
     measured = ARCHITECTURE.evaluate(model, {"x": padded}, jax.random.key(0))
@@ -162,7 +163,7 @@ def test_padding_counts_for_nothing() -> None:
 
 def test_transposed_music_has_transposed_attention() -> None:
     """With intervals as the only sight of pitch in attention, its pattern does not change with the key."""
-    attention = Attention(16, 2, {"pitch": 41}, rngs=nnx.Rngs(0))
+    attention = drawn(Attention, 16, 2, {"pitch": 41})
     attention.tables["pitch"][...] = jax.random.normal(jax.random.key(1), (41, 2, 8))
     x = jax.random.normal(jax.random.key(2), (1, 12, 16))
     pitch = jax.random.randint(jax.random.key(3), (1, 12), 0, 12)
@@ -172,7 +173,7 @@ def test_transposed_music_has_transposed_attention() -> None:
 
 def test_generation_is_within_the_vocabulary() -> None:
     config = Config.tiny()
-    model = MusicTransformer(config, rngs=nnx.Rngs(0))
+    model = drawn(MusicTransformer, config)
     tokens = generate(model, 3, jax.random.key(0), Sampling(temperature=9.0))
     assert tokens.shape == (3, config.steps)
     assert tokens.min() >= 0
@@ -183,4 +184,4 @@ def test_generation_is_within_the_vocabulary() -> None:
 def test_a_config_with_an_unknown_relation() -> None:
     with pytest.raises(ValueError, match="no relation 'colour'"):
         Config(relations=("index", "colour"))
-    assert start(MusicTransformer(Config.tiny(), rngs=nnx.Rngs(0)), 2, 7).pitches.shape == (2, 7)
+    assert start(drawn(MusicTransformer, Config.tiny()), 2, 7).pitches.shape == (2, 7)

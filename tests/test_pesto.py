@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 import zoo
 from tests.golden.make_pesto import RATE, STEP, sound
+from tests.networks import drawn
 from zoo.errors import WeightsError
 from zoo.models.pesto import Config, Pesto, activations, equivariance
 from zoo.music import audio
@@ -45,7 +45,7 @@ def _exact() -> Any:
 def test_transposed_in_transposed_out() -> None:
     """The Toeplitz layer: what moves up by three bins does so in the output, as far as both have bins."""
     config = Config.tiny()
-    network = Pesto(config, rngs=nnx.Rngs(0))
+    network = drawn(Pesto, config)
     x = np.zeros((1, config.seen * config.channels[-1]), np.float32)
     x[0, 20:30] = np.random.default_rng(0).standard_normal(10)
     plain, moved = (np.asarray(network.transposed(jnp.asarray(each)))[0] for each in (x, np.roll(x, 3, axis=1)))

@@ -12,6 +12,7 @@ from flax import nnx
 
 import zoo
 from tests import shared
+from tests.networks import drawn
 from zoo.models import piano_genie
 from zoo.models.piano_genie import Config, PianoGenie
 from zoo.music.keys import KeysCodec, bins
@@ -36,7 +37,7 @@ def published() -> Genie:
 
 @pytest.fixture(scope="module")
 def tiny() -> PianoGenie:
-    return PianoGenie(Config.tiny(), rngs=nnx.Rngs(0))
+    return drawn(PianoGenie, Config.tiny())
 
 
 def test_parity_with_tensorflow(published, monkeypatch):

@@ -17,6 +17,7 @@ import soundfile
 from flax import nnx
 
 import zoo
+from tests.networks import drawn
 from zoo.cli import main
 from zoo.models.crepe import Config, Crepe
 from zoo.music import audio, contour
@@ -62,7 +63,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("cards") / "crepe" / "random"
     folder.mkdir(parents=True)
-    state = nnx.to_flat_state(nnx.state(Crepe(CONFIG, rngs=nnx.Rngs(0))))
+    state = nnx.to_flat_state(nnx.state(drawn(Crepe, CONFIG)))
     safetensors.write(folder / "weights.safetensors", {dotted(p): np.asarray(v[...]) for p, v in state}, {})
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
     (folder / "card.toml").write_text(CARD.replace("SHA", digest))

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from tests import shared
+from tests.networks import drawn
 from zoo.data import load_corpus
 from zoo.errors import InputError
 from zoo.models import rnn_nade
@@ -28,7 +28,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def nade() -> Nade:
-    return Nade(KEYS, HIDDEN, MOST, rngs=nnx.Rngs(0))
+    return drawn(Nade, KEYS, HIDDEN, MOST)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_all_keys_at_once_are_key_by_key(nade: Nade, biases: tuple[np.ndarray, n
 
 def test_probabilities_sum_to_one(biases: tuple[np.ndarray, np.ndarray]) -> None:
     """Over all 64 vectors of six keys; so it is a distribution and its likelihood is exact."""
-    nade = Nade(KEYS, HIDDEN, KEYS, rngs=nnx.Rngs(0))
+    nade = drawn(Nade, KEYS, HIDDEN, KEYS)
     v = np.array(list(itertools.product([0, 1], repeat=KEYS)), np.int8)
     b, c = (np.repeat(bias[:1], len(v), axis=0) for bias in biases)
     logits = nade.logits(jnp.asarray(v), b, c)
@@ -86,7 +86,7 @@ def test_drawing_is_key_by_key(nade: Nade, biases: tuple[np.ndarray, np.ndarray]
 def test_reading_step_by_step(cell: str) -> None:
     """The likelihood while reading is that of the whole; later steps and steps past the end change nothing before."""
     config = Config(steps=5, keys=KEYS, cell=cell, recurrent=4, hidden=HIDDEN, polyphony=MOST)
-    model = RnnNade(config, rngs=nnx.Rngs(0))
+    model = drawn(RnnNade, config)
     x = np.asarray(rnn_nade.example(config, 3, np.random.default_rng(0))["x"])
     whole, counts = (np.asarray(a) for a in jax.jit(lambda v: rnn_nade.log_likelihood(model, v))(x))
     _, read = jax.jit(lambda v: rnn_nade.read(model, v))(x)
@@ -97,7 +97,7 @@ def test_reading_step_by_step(cell: str) -> None:
 
 
 def test_parts_make_the_same_piece() -> None:
-    model = RnnNade(Config.tiny(), rngs=nnx.Rngs(0))
+    model = drawn(RnnNade, Config.tiny())
     key = jax.random.key(3)
     write = jax.jit(lambda state, t: rnn_nade.write(model, state, t, key, 1.0))
     _, whole = write(model.zeros(2), jnp.arange(6))

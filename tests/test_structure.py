@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 
 from tests import shared
+from tests.networks import drawn
 from zoo import training
 from zoo.data import Song
 from zoo.errors import InputError, WeightsError
@@ -113,7 +114,7 @@ def test_examples_say_where_sections_begin_and_what_they_are() -> None:
 
 
 def test_what_nobody_said_costs_nothing() -> None:
-    model = StructureTransformer(TINY, rngs=nnx.Rngs(0))
+    model = drawn(StructureTransformer, TINY)
     batch = {name: jnp.asarray(rows) for name, rows in ARCHITECTURE.example(TINY, 2, RNG).items()}
     unsaid = batch | {"function": jnp.full_like(batch["function"], -1), "letter": jnp.full_like(batch["letter"], -1)}
     graph, state = nnx.split(model)
@@ -124,7 +125,7 @@ def test_what_nobody_said_costs_nothing() -> None:
 
 
 def test_nothing_past_the_end_is_heard() -> None:
-    model = StructureTransformer(TINY, rngs=nnx.Rngs(0))
+    model = drawn(StructureTransformer, TINY)
     batch = {name: jnp.asarray(rows) for name, rows in ARCHITECTURE.example(TINY, 4, RNG).items()}
     end = int(batch["mask"][3].sum())
     x = batch["x"].at[3, end * TINY.patch :].set(9.0)
@@ -232,7 +233,7 @@ def model_of(monkeypatch: pytest.MonkeyPatch) -> Any:
         sample_rate=100, hop=25, features=lambda source: (np.abs(source[0]).reshape(-1, 24), len(source[0]) / 24 / 4)
     )
     found: Any = SimpleNamespace(name="tiny", architecture=ARCHITECTURE, config=TINY, card=None, codec=codec, facts={})
-    return StructureModel(StructureTransformer(TINY, rngs=nnx.Rngs(0)), found)
+    return StructureModel(drawn(StructureTransformer, TINY), found)
 
 
 def test_a_song_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:

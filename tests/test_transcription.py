@@ -13,8 +13,8 @@ import numpy as np
 import pretty_midi
 import pytest
 import soundfile
-from flax import nnx
 
+from tests.networks import drawn
 from zoo.cli import main
 from zoo.errors import InputError
 from zoo.models.basic_pitch import ARCHITECTURE, BasicPitch, Config
@@ -179,7 +179,7 @@ def test_bends_come_back_from_midi() -> None:
 @pytest.fixture(scope="module")
 def tiny() -> Transcription:
     """A transcriber of an octave with random weights."""
-    module = BasicPitch(Config.tiny(), rngs=nnx.Rngs(0))
+    module = drawn(BasicPitch, Config.tiny())
     return Transcription(module, Found("tiny", ARCHITECTURE, Config.tiny(), AudioCodec(22050), {}, dict))  # type: ignore[arg-type]
 
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
+from tests.networks import drawn
 from zoo.nn.transformer import Decoder, Encoder, MultiHeadAttention, bucket_of
 
 B, L, M, U, HEADS, LAYERS = 2, 7, 5, 8, 2, 2
@@ -39,7 +39,7 @@ def test_buckets() -> None:
 
 def test_attention_by_hand() -> None:
     """One head at a time in NumPy."""
-    attention = MultiHeadAttention(U, HEADS, rngs=nnx.Rngs(0))
+    attention = drawn(MultiHeadAttention, U, HEADS)
     x, memory, bias = normal(0, B, L, U), normal(1, B, M, U), normal(2, HEADS, L, M)
     mask = np.ones((B, 1, 1, M), bool)
     mask[1, ..., -2:] = False
@@ -59,7 +59,7 @@ def test_attention_by_hand() -> None:
 
 
 def test_an_encoder_does_not_see_padding() -> None:
-    encoder = Encoder(U, LAYERS, HEADS, 16, 8, 16, rngs=nnx.Rngs(0))
+    encoder = drawn(Encoder, U, LAYERS, HEADS, 16, 8, 16)
     mask = jnp.arange(L)[None] < jnp.array([L, L - 3])[:, None]
     x = normal(0, B, L, U)
     one, weights = encoder(x, mask)
@@ -72,7 +72,7 @@ def test_an_encoder_does_not_see_padding() -> None:
 
 def test_an_encoder_knows_places() -> None:
     """Without its bias it would be a function of a set: here order matters, and only by distance."""
-    encoder = Encoder(U, LAYERS, HEADS, 16, 8, 16, rngs=nnx.Rngs(0))
+    encoder = drawn(Encoder, U, LAYERS, HEADS, 16, 8, 16)
     x, there = normal(0, 1, L, U), jnp.ones((1, L), bool)
     turned = encoder(x[:, ::-1], there)[0][:, ::-1]
     assert float(jnp.abs(turned - encoder(x, there)[0]).max()) > 1e-4
@@ -82,7 +82,7 @@ def test_an_encoder_knows_places() -> None:
 
 def test_a_decoder_step_by_step() -> None:
     """Cached steps give what a call gives, weights too; rows may be exchanged between steps, as a beam does."""
-    decoder = Decoder(U, LAYERS, HEADS, 16, 8, 16, rngs=nnx.Rngs(0))
+    decoder = drawn(Decoder, U, LAYERS, HEADS, 16, 8, 16)
     x, memory = normal(0, B, L, U), normal(1, B, M, U)
     mask = jnp.arange(M)[None] < jnp.array([M, M - 2])[:, None]
     whole, own, cross = decoder(x, memory, mask)
@@ -97,7 +97,7 @@ def test_a_decoder_step_by_step() -> None:
 
 
 def test_a_decoder_is_causal_and_reads_its_memory() -> None:
-    decoder = Decoder(U, LAYERS, HEADS, 16, 8, 16, rngs=nnx.Rngs(0))
+    decoder = drawn(Decoder, U, LAYERS, HEADS, 16, 8, 16)
     x, memory, mask = normal(0, 1, L, U), normal(1, 1, M, U), jnp.arange(M)[None] < M - 1
 
     def at(t: int, x: jax.Array, memory: jax.Array) -> jax.Array:
