@@ -132,6 +132,28 @@ def test_chorale_windows_cover_the_piece() -> None:
     assert high[high < chorale.CLASSES].max() == chorale.CLASSES - 1
 
 
+def test_chorales_vary_by_transposition_and_repeats() -> None:
+    """Some say quarters again, as they were, and go on where they were; the rest are only moved."""
+    codec = get_codec("chorale-tokens", bars=8)
+    piece = np.arange(10, 38).repeat(16)  # each quarter on a pitch of its own, which tells where it came from
+    windows = np.tile(np.r_[piece, np.full(codec.steps - len(piece), chorale.CLASSES)].astype(np.int32), (300, 1))
+    varied = codec.vary(windows, np.random.default_rng(0))
+    np.testing.assert_array_equal(varied, codec.vary(windows, np.random.default_rng(0)))
+    repeats = 0
+    for window in varied:
+        pitches = window[window < chorale.CLASSES].reshape(-1, 16)
+        assert (pitches == pitches[:, :1]).all()  # quarters stay whole
+        steps = np.diff(pitches[:, 0])
+        assert -5 <= pitches[0, 0] - 10 <= 6
+        assert (steps != 1).sum() <= 1  # one way back, if any
+        if (steps != 1).any():
+            repeats += 1
+            assert len(pitches) == min(32, 28 + 1 - steps.min())
+        else:
+            assert len(pitches) == 28
+    assert 20 < repeats < 60  # of a third, those whose piece is twice as long as what it would say again
+
+
 @pytest.mark.parametrize(
     ("score", "message"),
     [

@@ -268,15 +268,9 @@ def attention(model: MusicTransformer, x: jax.Array) -> jax.Array:
     pitch = pitch_of(model.config, inputs)
     h, found = model.embed(inputs, jnp.arange(x.shape[1])), []
     for block in model.blocks:
-        blocks, _ = block.attention.look(block.before_attention(h), pitch)
-        found.append(jnp.concatenate([widened(weights, x.shape[1]) for weights in blocks], axis=2))
+        found.append(block.attention.weights(block.before_attention(h), pitch))
         h = block(h, pitch, Dropout())
     return jnp.stack(found, axis=1)
-
-
-def widened(weights: jax.Array, length: int) -> jax.Array:
-    """[..., end] → [..., L], zeros for the tokens after `end`."""
-    return jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, length - weights.shape[-1])])
 
 
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:

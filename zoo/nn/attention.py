@@ -9,7 +9,8 @@ distances r are one matrix product [L, D] · [D, R]; what is left is to put them
 L · L · D numbers is ever made:
 
 - a distance i − j by skewing: row i goes i columns to the right (Huang et al. 2018, section 3.4.1);
-- a distance in time t(i) − t(j), where K tokens share a time step, by skewing over steps, and repeating;
+- a distance in time, where K tokens share a time step: it follows from i − j and the place of i in its step, so the
+  tables of both are added, for each of K places, and skewed as one;
 - an interval p(j) − p(i) by moving row i by p(i), which gives the sum as a function of the absolute pitch p(j), and a
   product with one-hot p(j): the keys grow by so many columns, and no gather of L · L numbers is needed.
 """
@@ -77,6 +78,7 @@ class Attention(nnx.Module):
         self.qkv = Dense(units, 3 * units, rngs=rngs)
         self.out = Dense(units, units, rngs=rngs)
         small = jax.nn.initializers.normal(0.02)
+        self.groups = voices if "time" in relations else 1  # whose tokens see other times at the same distance
         self.tables = nnx.Dict(
             {name: nnx.Param(small(rngs.params(), (size, heads, self.width))) for name, size in relations.items()}
         )
@@ -84,40 +86,60 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, pitch: jax.Array | None = None) -> jax.Array:
         """All tokens at once: `x` [B, L, H·D] → the same shape; `pitch` int32 [B, L], −1 for tokens without one."""
         blocks, v = self.look(x, pitch)
-        mixed = [product("bhij,bhjd->bhid", weights, v[:, :, : weights.shape[-1]]) for weights in blocks]
-        return self.out(jnp.moveaxis(jnp.concatenate(mixed, axis=2), 1, 2).reshape(x.shape))
+        v = jnp.concatenate([v, jnp.ones((*v.shape[:-1], 1))], axis=-1)  # so the product has the sums of weights too
+        mixed = [product("hbij,hbjd->hbid", weights, v[:, :, : weights.shape[-1]]) for weights in blocks]
+        mixed = [self.in_order(block[..., :-1] / block[..., -1:]) for block in mixed]
+        heard = jnp.concatenate(mixed, axis=2)  # [H, B, L, D]
+        return self.out(jnp.moveaxis(heard, 0, 2).reshape(len(x), -1, x.shape[-1])[:, : x.shape[1]])
+
+    def weights(self, x: jax.Array, pitch: jax.Array | None = None) -> jax.Array:
+        """How much each token hears of each: `x` [B, L, H·D] → [B, H, L, L], rows sum to 1."""
+        blocks, v = self.look(x, pitch)
+        after = [((0, 0), (0, 0), (0, 0), (0, v.shape[2] - block.shape[-1])) for block in blocks]
+        whole = jnp.concatenate([self.in_order(jnp.pad(*each)) for each in zip(blocks, after, strict=True)], axis=2)
+        return jnp.moveaxis(whole / whole.sum(axis=-1, keepdims=True), 0, 1)[..., : x.shape[1], : x.shape[1]]
 
     def look(self, x: jax.Array, pitch: jax.Array | None = None) -> tuple[list[jax.Array], jax.Array]:
-        """How much each token hears of each, and what there is to hear, [B, H, L, D].
+        """How much each token hears of each, but for a factor, and what there is to hear, [H, B, L, D].
 
-        The first in blocks of up to BLOCK tokens, each with the tokens before its end alone: [B, H, rows, end], rows
-        sum to 1. Of long windows nearly half need never be computed, and a block stays in the processor's cache.
+        The first in blocks of up to BLOCK tokens, each with the tokens before its end alone: [H, B, rows, end], voice
+        after voice (see `in_order`). Of long windows nearly half need never be computed, and a block stays in the
+        processor's cache. L is filled up to whole time steps.
         """
-        length = x.shape[1]
-        q, k, v = (self.split_heads(part) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [B, H, L, D]
+        fill = ((0, 0), (0, -x.shape[1] % self.groups))
+        x = jnp.pad(x, (*fill, (0, 0)))
+        q, k, v = (self.split_heads(part) for part in jnp.split(self.qkv(x), 3, axis=-1))  # [H, B, L, D]
         q = q / math.sqrt(self.width)
         if "pitch" in self.relations:
             assert pitch is not None
-            by_pitch, member = self.by_pitch(q, pitch), one_hot(pitch, self.pitches)  # [B, H, L, P], [B, L, P]
+            pitch = jnp.pad(pitch, fill, constant_values=-1)
+            by_pitch, member = self.by_pitch(q, pitch), one_hot(pitch, self.pitches)  # [H, B, L, P], [B, L, P]
             q = jnp.concatenate([q, by_pitch], axis=-1)
-            k = jnp.concatenate([k, jnp.broadcast_to(member[:, None], by_pitch.shape)], axis=-1)
-        size = BLOCK - BLOCK % self.voices
-        begins = range(0, length, size)
+            k = jnp.concatenate([k, jnp.broadcast_to(member, by_pitch.shape)], axis=-1)
+        size = BLOCK - BLOCK % self.groups
+        begins = range(0, x.shape[1], size)
         return [self.block(q[:, :, begin : begin + size], k[:, :, : begin + size]) for begin in begins], v
 
     def block(self, q: jax.Array, k: jax.Array) -> jax.Array:
-        """The weights of the last tokens of those that `k` [B, H, end, D + P] has, `q` [B, H, rows, D + P]."""
+        """Weights, up to 1, of the last tokens of those that `k` [H, B, end, D + P] has, `q` [H, B, rows, D + P]."""
         rows, end = q.shape[2], k.shape[2]
-        scores = product("bhid,bhjd->bhij", q, k)
-        q = q[..., : self.width]
-        if "index" in self.relations:
-            scores += skew(self.by_distance(q, "index", end))
-        if "time" in self.relations:
-            steps = -(-end // self.voices)
-            by_step = skew(self.by_distance(q, "time", steps), self.voices)
-            scores += jnp.repeat(by_step, self.voices, axis=-1)[..., :end]
-        causal = jnp.arange(end - rows, end)[:, None] >= jnp.arange(end)
-        return jax.nn.softmax(jnp.where(causal, scores, -1e9), axis=-1)
+        q = self.by_voice(q)
+        scores = product("hbid,hbjd->hbij", q, k)
+        if set(self.relations) & {"index", "time"}:
+            scores += self.by_distance(q[..., : self.width], end)
+        token = self.by_voice(jnp.arange(end - rows, end)[None, None, :, None])[0, 0]  # [rows, 1]
+        scores = jnp.where(token >= jnp.arange(end), scores, -1e9)
+        return jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+
+    def by_voice(self, x: jax.Array) -> jax.Array:
+        """[H, B, rows, D] with the tokens of a voice beside each other, for they share a table: K groups of S."""
+        heads, batch, rows, width = x.shape
+        return x.reshape(heads, batch, -1, self.groups, width).swapaxes(2, 3).reshape(heads, batch, rows, width)
+
+    def in_order(self, x: jax.Array) -> jax.Array:
+        """What `by_voice` gave back in the order of tokens."""
+        heads, batch, rows, width = x.shape
+        return x.reshape(heads, batch, self.groups, -1, width).swapaxes(2, 3).reshape(heads, batch, rows, width)
 
     def prepared(self) -> Prepared:
         """What `stepper` needs of the parameters: turned once, where its loop would do it at every token."""
@@ -160,22 +182,38 @@ class Attention(nnx.Module):
         return step
 
     def split_heads(self, x: jax.Array) -> jax.Array:
-        """[B, L, H·D] → [B, H, L, D]."""
-        return jnp.moveaxis(x.reshape(*x.shape[:-1], self.heads, self.width), 1, 2)
+        """[B, L, H·D] → [H, B, L, D]."""
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], self.heads, self.width), 2, 0)
 
     @property
     def pitches(self) -> int:
         """P."""
         return int(self.tables["pitch"].shape[0] // 2)
 
-    def by_distance(self, q: jax.Array, relation: str, count: int) -> jax.Array:
-        """Q · e for each distance, the farthest first: [B, H, L, D] → [B, H, L, count], distances count − 1 … 0."""
-        known = self.tables[relation][:count][::-1]
-        found = product("bhid,rhd->bhir", q, known)
-        if count == len(known):
-            return found
-        farther = jnp.broadcast_to(found[..., :1], (*found.shape[:-1], count - len(known)))
-        return jnp.concatenate([farther, found], axis=-1)  # a tenth faster a training step than jnp.pad's "edge"
+    def by_distance(self, q: jax.Array, end: int) -> jax.Array:
+        """Q · e of the distances in tokens and in time: [H, B, rows, D] by voice → [H, B, rows, end], columns by key.
+
+        How far back in time a distance is depends on the voice of the token that looks, so there is a sum of both
+        tables for each voice: one product and one array of L · L numbers for two relations.
+        """
+        heads, batch, rows, width = q.shape
+        grouped = q.reshape(heads, batch, self.groups, -1, width).swapaxes(1, 2)  # [H, K, B, S, D]
+        tables = jnp.stack([self.by_token(voice, end) for voice in range(self.groups)])  # [K, end + K, H, D]
+        flat = grouped.reshape(heads, self.groups, -1, width)
+        found = product("hknd,hkrd->hknr", flat, jnp.moveaxis(tables, 2, 0))
+        moved = skew(found.reshape(*grouped.shape[:-1], -1), self.groups)  # [H, K, B, S, end]
+        return moved.swapaxes(1, 2).reshape(heads, batch, rows, end)
+
+    def by_token(self, voice: int, end: int) -> jax.Array:
+        """What a token of one voice knows of those end − 1 + voice … voice − K tokens back: [end + K, H, D]."""
+        known, count = [], end + voice
+        if "index" in self.relations:
+            known.append(reaching(self.tables["index"][...], count))
+        if "time" in self.relations:
+            steps = reaching(self.tables["time"][...], count // self.groups + 2)
+            first = self.groups - 1 - voice  # so many tokens of its own step come after it
+            known.append(jnp.repeat(steps, self.groups, axis=0)[first : first + count])
+        return jnp.pad(sum(known[1:], known[0])[::-1], ((0, self.groups - voice), (0, 0), (0, 0)))
 
     def by_head(self, relation: str) -> jax.Array:
         """The table of a relation as `stepper` multiplies by it, [H, R, D], of distances R − 1 … 0 or all intervals."""
@@ -183,11 +221,11 @@ class Attention(nnx.Module):
         return rounded(jnp.moveaxis(table if relation == "pitch" else table[::-1], 1, 0))
 
     def by_pitch(self, q: jax.Array, pitch: jax.Array) -> jax.Array:
-        """Q · e[p − pitch] for every pitch p: [B, H, L, D], [B, L] → [B, H, L, P]; zeros where a token has no pitch."""
-        by_interval = product("bhid,rhd->bhir", q, self.tables["pitch"][...])  # intervals −P … P
-        columns = jnp.arange(self.pitches) - jnp.maximum(pitch, 0)[:, None, :, None] + self.pitches  # [B, 1, L, P]
-        found = jnp.take_along_axis(by_interval, columns, axis=-1)
-        return jnp.where(pitch[:, None, :, None] >= 0, found, 0.0)
+        """Q · e[p − pitch] for every pitch p: [H, B, L, D], [B, L] → [H, B, L, P]; zeros where a token has no pitch."""
+        by_interval = product("hbid,hrd->hbir", q, jnp.moveaxis(self.tables["pitch"][...], 1, 0))  # intervals −P … P
+        columns = jnp.arange(self.pitches) - jnp.maximum(pitch, 0)[..., None] + self.pitches  # [B, L, P]
+        found = jnp.take_along_axis(by_interval, columns[None], axis=-1)
+        return jnp.where(pitch[..., None] >= 0, found, 0.0)
 
 
 def backwards(by_distance: jax.Array, position: jax.Array, capacity: int) -> jax.Array:
@@ -205,22 +243,24 @@ def one_hot(pitch: jax.Array, count: int) -> jax.Array:
     return (pitch[..., None] == jnp.arange(count)).astype(jnp.float32)
 
 
+def reaching(table: jax.Array, count: int) -> jax.Array:
+    """The first `count` rows of a table [R, ...], the last one again and again where it has fewer."""
+    farther = jnp.broadcast_to(table[-1:], (max(0, count - len(table)), *table.shape[1:]))
+    return jnp.concatenate([table[:count], farther])
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def skew(scores: jax.Array, voices: int = 1) -> jax.Array:
-    """Columns by distance, T − 1 … 0, → columns by time step: [..., rows, T], the same shape.
+    """Columns by distance → columns by key: [..., S, end + K] → [..., S, end], every row K = `voices` farther.
 
-    `rows` are the last tokens, K = `voices` of them in a time step and the first the first of its step; for a key after
-    a token's own step the result is 0. As the array lies in memory, moving row i by i is reading it in rows that are
-    one shorter, and moving it back is reading it in rows that are one longer; each costs about what a copy costs, while
+    The rows are those of one voice in the last S steps, and `by_token` says which distances they have. What stands at
+    keys after a row's own means nothing, and is to get no gradient. As the array lies in memory, moving rows is reading
+    it in shorter rows, and moving them back is reading it in longer ones; each costs about what a copy costs, while
     what autodiff makes of either costs six times that on XLA's CPU backend.
     """
     *lead, rows, columns = scores.shape
-    x = by_time(scores, voices)  # [..., S, K·T]
-    steps, size = x.shape[-2:]
-    moved = x.reshape(*lead, -1)[..., steps - 1 : -1].reshape(*lead, steps, size - 1)
-    moved = jnp.pad(moved, [(0, 0)] * (len(lead) + 1) + [(0, 1)])
-    moved = moved.at[..., -1, -1].set(x[..., -1, -1])
-    return jnp.where(past(steps, voices, columns), moved, 0.0).reshape(*lead, -1, columns)[..., :rows, :]
+    flat = scores.reshape(*lead, -1)[..., voices * rows - 1 : -1]
+    return flat.reshape(*lead, rows, columns - voices)
 
 
 def _skew_forward(scores: jax.Array, voices: int) -> tuple[jax.Array, None]:
@@ -229,24 +269,8 @@ def _skew_forward(scores: jax.Array, voices: int) -> tuple[jax.Array, None]:
 
 def _skew_backward(voices: int, kept: None, gradient: jax.Array) -> tuple[jax.Array]:
     *lead, rows, columns = gradient.shape
-    x = by_time(gradient, voices)
-    steps, size = x.shape[-2:]
-    x = jnp.where(past(steps, voices, columns), x, 0.0).reshape(*lead, -1)
-    moved = jnp.pad(x, [(0, 0)] * len(lead) + [(steps - 1, 1)]).reshape(*lead, steps, size + 1)[..., :-1]
-    return (moved.reshape(*lead, -1, columns)[..., :rows, :],)
+    flat = jnp.pad(gradient.reshape(*lead, -1), [(0, 0)] * len(lead) + [(voices * rows - 1, 1)])
+    return (flat.reshape(*lead, rows, columns + voices),)
 
 
 skew.defvjp(_skew_forward, _skew_backward)
-
-
-def by_time(x: jax.Array, voices: int) -> jax.Array:
-    """A row for each time step: [..., rows, T] → [..., S, K·T], zeros where the last step's tokens aren't all there."""
-    *lead, rows, columns = x.shape
-    padded = jnp.pad(x, [(0, 0)] * len(lead) + [(0, -rows % voices), (0, 0)])
-    return padded.reshape(*lead, -1, voices * columns)
-
-
-def past(steps: int, voices: int, columns: int) -> jax.Array:
-    """Whether a column isn't after its row's step, for the last `steps` of T = `columns`: bool [S, K·T]."""
-    causal = jnp.arange(columns) <= jnp.arange(columns - steps, columns)[:, None]
-    return jnp.tile(causal, voices)
