@@ -182,7 +182,7 @@ def test_greedy_decoding(kind: str) -> None:
     assert found.dtype == (jnp.float32 if config.head == "groove" else jnp.int32)
 
 
-@pytest.mark.parametrize("kind", ["flat", "groove", "trio"])
+@pytest.mark.parametrize("kind", ["flat", "trio"])
 def test_a_part_of_the_rows_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows decoded in parts are those decoded together, and rows mixed with the truth are."""
     config = ARCHITECTURE.tiny[kind]
@@ -200,9 +200,9 @@ def test_a_part_of_the_rows_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch
             model, music_vae.prepare(model), embedding, truth[0], steps, *cold, (truth, given)
         )
 
-    together = both()
+    together = jax.jit(both)()
     monkeypatch.setattr(music_vae, "PART", 2)
-    for found, expected in zip(both(), together, strict=True):
+    for found, expected in zip(jax.jit(lambda: both())(), together, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_array_equal(together[1][given], truth[given])
     assert np.any(np.asarray(together[1] != truth)[~np.asarray(given)])

@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.nn.precision import product, products
-
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a σ + b σ³ + c σ⁵ lifts small singular values fastest
 ROUNDS = 5
 
@@ -59,12 +57,16 @@ def orthogonal(x: jax.Array) -> jax.Array:
     wide = x.shape[0] <= x.shape[1]
     a, b, c = COEFFICIENTS
     x /= jnp.linalg.norm(x) + 1e-8
-    with products(jnp.bfloat16):
-        for _ in range(ROUNDS):
-            gram = product("ik,jk->ij", x, x) if wide else product("ki,kj->ij", x, x)
-            by = b * gram + c * product("ij,jk->ik", gram, gram)
-            x = a * x + (product("ij,jk->ik", by, x) if wide else product("ij,jk->ik", x, by))
+    for _ in range(ROUNDS):
+        gram = _product("ik,jk->ij", x, x) if wide else _product("ki,kj->ij", x, x)
+        by = b * gram + c * _product("ij,jk->ik", gram, gram)
+        x = a * x + (_product("ij,jk->ik", by, x) if wide else _product("ij,jk->ik", x, by))
     return x
+
+
+def _product(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Of factors rounded to bfloat16, summed in float32."""
+    return jnp.einsum(spec, x.astype(jnp.bfloat16), y.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
 
 
 def _labels(params: Any) -> Any:
