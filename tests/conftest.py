@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,13 @@ def melody_file(tmp_path: Path) -> Path:
     path = tmp_path / "melody.mid"
     path.write_bytes(midi_bytes(Score.of(starts, [start + 0.5 for start in starts], pitches)))
     return path
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile() -> Iterator[None]:
+    """For modules whose tests compile whole training steps and take few of them: XLA spends no time on speed."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -32,6 +32,8 @@ from zoo.nn import nnls_chroma
 from zoo.nn.dropout import Dropout
 from zoo.tasks.chords import Chords, evaluate, examples, frame_chords
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 GOLDEN = Path(__file__).with_name("golden") / "nnls_chroma.npz"
 RNG = np.random.default_rng(0)
 TINY = Config.tiny()

@@ -113,12 +113,10 @@ class Case:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _fast_to_compile() -> Iterator[None]:
-    """Compiling is most of what these tests cost, so XLA spends no time on speed here, nor does it round."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def _exact(quick_to_compile: None) -> Iterator[None]:
+    """Compiling is most of what these tests cost; and nothing is rounded."""
     with jax.default_matmul_precision("highest"):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 CASES = [Case(architecture, kind) for architecture in architectures() for kind in architecture.tiny]

@@ -13,6 +13,8 @@ from zoo.music.midi import midi_bytes
 from zoo.music.score import Score
 from zoo.training.params import flatten
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
