@@ -48,7 +48,8 @@ def add(verbs: Verbs) -> None:
     )  # fmt: skip
     add_model(parser, DEFAULT)
     parser.add_argument("-n", type=whole(1), default=4, metavar="N", help="how many pieces (default: 4)")
-    add_temperature(parser, 0.8)
+    help_ = "0 takes the likeliest each time, 1 draws as trained (default: 0.8; of what writes event by event 1)"
+    parser.add_argument("--temperature", type=number(0), metavar="T", help=help_)
     add_length(parser)
     help_ = "with a latent model: also go from the first to the last"
     parser.add_argument("--interpolate", type=whole(2), metavar="STEPS", help=help_)
@@ -189,6 +190,8 @@ def generate(args: argparse.Namespace) -> None:
     from zoo.show import Group
 
     model = load(args.model, "latent", "continuation", "infill", "phrases")
+    if args.temperature is None:  # below 1 a held chord, likeliest to be held on, ends up lasting for bars
+        args.temperature = 1.0 if model.architecture.task == "continuation" else 0.8
     if model.architecture.task == "phrases" and args.interpolate:
         raise InputError(f"{model.name}: has no encoder; for a way between draws: zoo interpolate {args.model}")
     if model.architecture.task != "latent" and args.interpolate:
