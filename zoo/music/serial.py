@@ -81,13 +81,13 @@ class SerialCodec:
         return (windows + pitched * shift[:, None]).astype(windows.dtype)
 
     def vary(self, windows: Tokens, rng: np.random.Generator) -> Tokens:
-        """Windows [W, 4 T] transposed by -5 to 6 semitones and one in three with a repeat, for training.
+        """Windows [W, 4 T], one in three with a repeat, for training.
 
         A repeat says 4 to 32 quarters again, after any quarter of the piece, and what follows comes later by as much;
         a piece that is not twice as long stays as it is.
         Bach repeats a chorale's first lines, but 229 pieces do that too seldom for a network to learn that it may copy.
         """
-        varied = self.transpose(windows, rng.integers(-5, 7, len(windows)))
+        varied = windows.copy()
         quarter = STEPS_PER_QUARTER * len(VOICES)
         for row in np.flatnonzero(rng.random(len(windows)) < 1 / 3):
             size = int(rng.integers(4, 33))

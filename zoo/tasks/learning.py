@@ -269,14 +269,17 @@ def keep(module: nnx.Module, found: Found, patterns: Sequence[str]) -> nnx.Modul
 def _batches(
     windows: np.ndarray | corpora.Examples, found: Found, recipe: Mapping[str, Any], start: int
 ) -> Iterator[dict[str, Any]]:
-    """Batches from step `start` on, transposed by the recipe's range of semitones, or varied as its codec can."""
-    lowest, highest = recipe["data"].get("transpose", (0, 0))
-
-    def transpose(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return found.codec.transpose(batch, rng.integers(lowest, highest + 1, len(batch)))
-
+    """Batches from step `start` on, transposed by the recipe's range of semitones, and varied as its codec can."""
     settings, codec = recipe["train"], cast(Any, found.codec)
-    augment = codec.vary if recipe["data"].get("vary") else transpose if (lowest, highest) != (0, 0) else None
+    (lowest, highest), vary = recipe["data"].get("transpose", (0, 0)), recipe["data"].get("vary", False)
+    transpose = (lowest, highest) != (0, 0)
+
+    def augmented(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if transpose:
+            batch = codec.transpose(batch, rng.integers(lowest, highest + 1, len(batch)))
+        return codec.vary(batch, rng) if vary else batch
+
+    augment = augmented if transpose or vary else None
     if buckets := settings.get("buckets"):  # pieces of unlike length, which the codec has padded
         padded = np.asarray(windows)
         order = settings["batch_size"], settings.get("seed", 0), start
