@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,8 @@ def test_causality_by_gradient(kind: str) -> None:
     model = drawn(MusicTransformer, config)
     inputs = shift(config, jnp.asarray(example(config, 1, np.random.default_rng(0))["x"]))
     pitch = pitch_of(config, inputs)
-    embedded = model.embed(inputs, jnp.arange(config.steps))
+    position = jnp.arange(config.steps)
+    embedded = model.embed(inputs, position, model.recent(pitch, position))
     at = config.steps // 2
 
     def logit(embedded: jax.Array) -> jax.Array:
@@ -129,9 +131,10 @@ def test_attention_is_what_the_forward_pass_uses(kind: str) -> None:
     np.testing.assert_allclose(weights.sum(axis=-1), 1.0, rtol=1e-5)
     assert (weights * ~np.tri(config.steps, dtype=bool) == 0).all()
     block = model.blocks[0]
-    inputs = shift(config, x)
-    heard = block.before_attention(model.embed(inputs, jnp.arange(config.steps)))
-    _, v = block.attention.look(heard, pitch_of(config, inputs))
+    inputs, position = shift(config, x), jnp.arange(config.steps)
+    pitch = pitch_of(config, inputs)
+    heard = block.before_attention(model.embed(inputs, position, model.recent(pitch, position)))
+    _, v = block.attention.look(heard, pitch)
     mixed = jnp.einsum("bhij,hbjd->bihd", weights[:, 0], v[:, :, : config.steps]).reshape(heard.shape)
     expected = block.attention(heard, pitch_of(config, inputs))
     np.testing.assert_allclose(block.attention.out(mixed), expected, rtol=1e-5, atol=1e-6)
@@ -189,3 +192,53 @@ def test_a_config_with_an_unknown_relation() -> None:
     with pytest.raises(ValueError, match="no relation 'colour'"):
         Config(relations=("index", "colour"))
     assert start(drawn(MusicTransformer, Config.tiny()), 2, 7).pitches.shape == (2, 7)
+
+
+def test_intervals_hold_in_every_key() -> None:
+    """A model that tells pitches apart by intervals alone: music three semitones higher has its logits there."""
+    config = ARCHITECTURE.tiny["related"]
+    model = drawn(MusicTransformer, config)
+    first, count = config.pitch_tokens
+    for param in (model.embedding, model.output.bias):
+        param[...] = param[...].at[first:].set(param[first])
+    model.output.kernel[...] = model.output.kernel[...].at[:, first:].set(model.output.kernel[:, first : first + 1])
+    x = jax.random.randint(jax.random.key(0), (2, config.steps), 0, first + count - 3)
+    higher = jnp.where(x < first, x, x + 3)
+    expected, found = (model.logits(each) for each in (x, higher))
+    np.testing.assert_allclose(found[..., first + 3 :], expected[..., first:-3], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[..., :first], expected[..., :first], rtol=1e-4, atol=1e-5)
+    assert np.ptp(expected[:, 4:, first:], axis=-1).min() > 1e-3
+
+
+def test_intervals_are_to_the_tokens_before() -> None:
+    """As their definition, pitch by pitch: in the embedding to those before a token, in the logits to those known."""
+    config = ARCHITECTURE.tiny["related"]
+    model, plain = (drawn(MusicTransformer, each) for each in (config, replace(config, intervals=0)))
+    (first, count), span = config.pitch_tokens, 2 * config.pitch_tokens[1] + 1
+    x = jax.random.randint(jax.random.key(0), (1, config.steps), 0, config.classes)
+    inputs, position = shift(config, x), jnp.arange(config.steps)
+    recent = model.recent(pitch_of(config, inputs), position)
+    tables, leaps = np.asarray(model.interval[...]).reshape(-1, span, config.units), np.arange(1.0, 3 * span + 1)
+    pitches = [int(token) - first if token >= first else None for token in x[0]]
+    told, added = np.zeros((config.steps, config.units)), np.zeros((config.steps, config.classes))
+    for at in range(config.steps):
+        for back in range(1, config.intervals + 1):
+            before = pitches[at - back] if at >= back else None
+            if before is None:
+                continue
+            added[at, first:] += leaps.reshape(-1, span)[back - 1, np.arange(count) - before + count]
+            if at + 1 < config.steps and pitches[at] is not None:  # the token's own embedding, an input later
+                told[at + 1] += tables[back - 1, pitches[at] - before + count]
+    embedded = model.embed(inputs, position, recent) - without_intervals(model, plain).embed(inputs, position, recent)
+    np.testing.assert_allclose(embedded[0], told, rtol=1e-4, atol=1e-6)
+    logits = model.with_leaps(
+        jnp.zeros((1, config.steps, config.classes)), jnp.broadcast_to(leaps, (1, 24, 63)), recent
+    )
+    np.testing.assert_allclose(logits[0], added, rtol=1e-6)
+
+
+def without_intervals(model: MusicTransformer, plain: MusicTransformer) -> MusicTransformer:
+    """The plain model with the embeddings of the other."""
+    for name in ("embedding", "start", "voice", "place"):
+        getattr(plain, name)[...] = getattr(model, name)[...]
+    return plain

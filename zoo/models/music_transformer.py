@@ -6,6 +6,9 @@ A stack of causal self-attention layers predicts each token of a piece from thos
 place is added to its embedding as sinusoids (Vaswani et al. 2017); with relations, attention itself sees the distance
 between two tokens, and for chorales their distance in time and the interval between them (section 3.4, table 2).
 
+Not in the paper: `intervals`. A token's embedding tells how far it is from those of the tokens just before it, and the
+logits know how far each pitch would be from theirs, so that what holds in one key holds in all.
+
 Shapes: `B` batch, `L` tokens, `V` classes, `K` voices (tokens of a time step), `U` units, `C` capacity of the cache.
 Tokens are int32 [B, L] in 0 … V − 1; a token from V on is padding, and V itself the input before the first token.
 """
@@ -24,10 +27,11 @@ import numpy as np
 from flax import nnx
 
 from zoo.models.architecture import Architecture, Stepping
-from zoo.nn.attention import RELATIONS, Attention, Cache, Step
+from zoo.nn.attention import RELATIONS, Attention, Cache, Step, by_pitch, one_hot
 from zoo.nn.attention import Prepared as AttentionPrepared
 from zoo.nn.dropout import Dropout
 from zoo.nn.likelihood import over_tokens
+from zoo.nn.precision import product
 from zoo.nn.recurrent import Dense, DenseStep
 from zoo.nn.sampling import Sampling, rollout
 
@@ -44,7 +48,8 @@ class Config:
       reach: tokens back that "index" tells apart; "time" tells apart reach / K steps.
       voices: K, tokens of a time step, which is one for music without a grid.
       cycle: time steps after which the grid is the same again (a bar); a token is told its place in it. 1 for no grid.
-      pitch_tokens: (first, number): these tokens are consecutive pitches, for the "pitch" relation.
+      pitch_tokens: (first, number): these tokens are consecutive pitches, for the "pitch" relation and for intervals.
+      intervals: how many tokens before a token its intervals are counted from, 0 for none.
       keep: share of units that dropout keeps in training.
     """
 
@@ -59,6 +64,7 @@ class Config:
     voices: int = 4
     cycle: int = 16
     pitch_tokens: tuple[int, int] = (1, 46)
+    intervals: int = 0
     keep: float = 0.9
 
     def __post_init__(self) -> None:
@@ -123,7 +129,7 @@ class Block(nnx.Module):
         return self.contract(drop(jax.nn.relu(self.expand(self.before_feed(x)))))
 
 
-Prepared = tuple[tuple[tuple[AttentionPrepared, DenseStep, DenseStep], ...], DenseStep]  # of the blocks, of the output
+Prepared = tuple[tuple[tuple[AttentionPrepared, DenseStep, DenseStep], ...], tuple[DenseStep, ...]]
 
 
 class State(NamedTuple):
@@ -155,19 +161,27 @@ class MusicTransformer(nnx.Module):
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.layers)])
         self.norm = nnx.LayerNorm(config.units, rngs=rngs)
         self.output = Dense(config.units, config.classes, rngs=rngs)
+        if config.intervals:
+            count = config.intervals * (2 * config.pitch_tokens[1] + 1)  # −P … P, to each of the tokens before
+            self.interval = nnx.Param(jnp.zeros((count, config.units)))
+            self.leap = Dense(config.units, count, rngs=rngs)
+            self.leap.kernel[...] = jnp.zeros((config.units, count))
 
     def logits(self, x: jax.Array, drop: Dropout | None = None) -> jax.Array:
         """Log p(x[t] | x[< t]) but for a constant, for every t: [B, L] → [B, L, V]."""
         drop = drop or Dropout()
         inputs = shift(self.config, x)
         pitch = pitch_of(self.config, inputs)
-        h = drop(self.embed(inputs, jnp.arange(x.shape[1])))  # [B, L, U]
+        recent = self.recent(pitch, jnp.arange(x.shape[1]))
+        h = drop(self.embed(inputs, jnp.arange(x.shape[1]), recent))  # [B, L, U]
         for block in self.blocks:
             h = block(h, pitch, drop)
-        return self.output(self.norm(h))
+        h = self.norm(h)
+        logits = self.output(h)
+        return self.with_leaps(logits, self.leap(h), recent) if self.config.intervals else logits
 
-    def embed(self, inputs: jax.Array, position: jax.Array) -> jax.Array:
-        """Input tokens [B, ...] at `position` [...] → [B, ..., U]."""
+    def embed(self, inputs: jax.Array, position: jax.Array, recent: jax.Array) -> jax.Array:
+        """Input tokens [B, ...] at `position` [...], and what `recent` says of there → [B, ..., U]."""
         config = self.config
         h = self.embedding[...].at[inputs].get(mode="clip")
         h = jnp.where((inputs >= config.classes)[..., None], self.start[...], h)
@@ -175,25 +189,48 @@ class MusicTransformer(nnx.Module):
             h += self.voice[...][position % config.voices]
         if config.cycle > 1:
             h += self.place[...][position // config.voices % config.cycle]
+        if config.intervals:
+            known = (recent[..., :1] >= 0) & (recent[..., 1:] >= 0)
+            intervals = jnp.where(known, recent[..., :1] - recent[..., 1:] + config.pitch_tokens[1], -1)
+            told = one_hot(intervals, 2 * config.pitch_tokens[1] + 1)  # [B, ..., intervals, 2 P + 1]
+            h += product("...i,iu->...u", told.reshape(*h.shape[:-1], -1), self.interval[...])
         return h if config.relations else h + sinusoids(position, config.units) * config.units**-0.5
+
+    def recent(self, pitches: jax.Array, position: jax.Array) -> jax.Array:
+        """The inputs' pitches at `position` [...] and before: [B, C] → int32 [B, ..., 1 + intervals], −1 for none."""
+        columns = position[..., None] - jnp.arange(1 + self.config.intervals)
+        return jnp.where(columns >= 0, pitches[:, jnp.maximum(columns, 0)], -1)
+
+    def with_leaps(self, logits: jax.Array, leaps: jax.Array, recent: jax.Array) -> jax.Array:
+        """Logits [B, ..., V] and what each leap from a recent pitch adds to them, [B, ..., intervals · (2 P + 1)]."""
+        (first, count), before = self.config.pitch_tokens, recent[..., :-1]  # the input's is the pitch before
+        added = by_pitch(leaps.reshape(*before.shape, -1), before).sum(axis=-2)  # [B, ..., P]
+        sides = [(0, 0)] * (added.ndim - 1) + [(first, self.config.classes - first - count)]
+        return logits + jnp.pad(added, sides)
 
     def prepared(self) -> Prepared:
         """What `stepper` needs of the parameters: turned once."""
-        return tuple(block.prepared() for block in self.blocks), self.output.stepper()
+        outputs = (self.output, self.leap) if self.config.intervals else (self.output,)
+        return tuple(block.prepared() for block in self.blocks), tuple(output.stepper() for output in outputs)
 
     def stepper(self, prepared: Prepared | None = None) -> Callable[[State, jax.Array, Any], tuple[jax.Array, State]]:
         """A function that goes one step: (state, the token before int32 [B], None) → (logits [B, V], new state)."""
-        of_blocks, output = prepared or self.prepared()
+        of_blocks, (output, *leap) = prepared or self.prepared()
         steps = [block.stepper(of_block) for block, of_block in zip(self.blocks, of_blocks, strict=True)]
 
         def step(state: State, token: jax.Array, context: Any = None) -> tuple[jax.Array, State]:
             pitch = pitch_of(self.config, token)[:, None]
             pitches = jax.lax.dynamic_update_slice_in_dim(state.pitches, pitch, state.position, axis=1)
-            h, caches = self.embed(token, state.position), []
+            recent = self.recent(pitches, state.position)
+            h, caches = self.embed(token, state.position, recent), []
             for go, cache in zip(steps, state.caches, strict=True):
                 h, cache = go(h, cache, state.position, pitches)
                 caches.append(cache)
-            return output(self.norm(h).T).T, State(tuple(caches), pitches, state.position + 1)
+            columns = self.norm(h).T
+            logits = output(columns).T
+            if leap:
+                logits = self.with_leaps(logits, leap[0](columns).T, recent)
+            return logits, State(tuple(caches), pitches, state.position + 1)
 
         return step
 
@@ -266,7 +303,8 @@ def attention(model: MusicTransformer, x: jax.Array) -> jax.Array:
     """What each token's prediction looks at among the inputs, the tokens before: [B, layers, H, L, L]."""
     inputs = shift(model.config, x)
     pitch = pitch_of(model.config, inputs)
-    h, found = model.embed(inputs, jnp.arange(x.shape[1])), []
+    position = jnp.arange(x.shape[1])
+    h, found = model.embed(inputs, position, model.recent(pitch, position)), []
     for block in model.blocks:
         found.append(block.attention.weights(block.before_attention(h), pitch))
         h = block(h, pitch, Dropout())
@@ -297,7 +335,7 @@ ARCHITECTURE = Architecture(
     tiny={
         "plain": replace(Config.tiny(), relations=()),
         "relative": replace(Config.tiny(), relations=("index",)),
-        "related": Config.tiny(),
+        "related": replace(Config.tiny(), intervals=3),
         "performance": replace(Config.tiny(), relations=("index",), voices=1, cycle=1, reach=32),
     },
 )

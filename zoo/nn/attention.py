@@ -222,10 +222,7 @@ class Attention(nnx.Module):
 
     def by_pitch(self, q: jax.Array, pitch: jax.Array) -> jax.Array:
         """Q · e[p − pitch] for every pitch p: [H, B, L, D], [B, L] → [H, B, L, P]; zeros where a token has no pitch."""
-        by_interval = product("hbid,hrd->hbir", q, jnp.moveaxis(self.tables["pitch"][...], 1, 0))  # intervals −P … P
-        columns = jnp.arange(self.pitches) - jnp.maximum(pitch, 0)[..., None] + self.pitches  # [B, L, P]
-        found = jnp.take_along_axis(by_interval, columns[None], axis=-1)
-        return jnp.where(pitch[..., None] >= 0, found, 0.0)
+        return by_pitch(product("hbid,hrd->hbir", q, jnp.moveaxis(self.tables["pitch"][...], 1, 0)), pitch)
 
 
 def backwards(by_distance: jax.Array, position: jax.Array, capacity: int) -> jax.Array:
@@ -236,6 +233,18 @@ def backwards(by_distance: jax.Array, position: jax.Array, capacity: int) -> jax
     *lead, size = by_distance.shape
     padded = jnp.pad(by_distance, [(0, 0)] * len(lead) + [(capacity, capacity)], mode="edge")
     return jax.lax.dynamic_slice_in_dim(padded, capacity + size - 1 - position, capacity, axis=-1)
+
+
+def by_pitch(by_interval: jax.Array, pitch: jax.Array) -> jax.Array:
+    """Columns by interval from `pitch`, −P … P, → columns by pitch: [..., 2 P + 1] → [..., P]; zeros where it is −1.
+
+    `pitch` int32 has the shape of what is before the columns, or of the last axes of it.
+    """
+    count = by_interval.shape[-1] // 2
+    columns = jnp.arange(count) - jnp.maximum(pitch, 0)[..., None] + count
+    lead = by_interval.ndim - columns.ndim
+    found = jnp.take_along_axis(by_interval, columns.reshape(*[1] * lead, *columns.shape), axis=-1)
+    return jnp.where(pitch[..., None] >= 0, found, 0.0)
 
 
 def one_hot(pitch: jax.Array, count: int) -> jax.Array:
