@@ -105,8 +105,7 @@ def test_causality_by_gradient(kind: str) -> None:
     model = drawn(MusicTransformer, config)
     inputs = shift(config, jnp.asarray(example(config, 1, np.random.default_rng(0))["x"]))
     pitch = pitch_of(config, inputs)
-    position = jnp.arange(config.steps)
-    embedded = model.embed(inputs, position, model.recent(pitch, position))
+    embedded = model.embed(inputs, jnp.arange(config.steps), pitch)
     at = config.steps // 2
 
     def logit(embedded: jax.Array) -> jax.Array:
@@ -131,9 +130,9 @@ def test_attention_is_what_the_forward_pass_uses(kind: str) -> None:
     np.testing.assert_allclose(weights.sum(axis=-1), 1.0, rtol=1e-5)
     assert (weights * ~np.tri(config.steps, dtype=bool) == 0).all()
     block = model.blocks[0]
-    inputs, position = shift(config, x), jnp.arange(config.steps)
+    inputs = shift(config, x)
     pitch = pitch_of(config, inputs)
-    heard = block.before_attention(model.embed(inputs, position, model.recent(pitch, position)))
+    heard = block.before_attention(model.embed(inputs, jnp.arange(config.steps), pitch))
     _, v = block.attention.look(heard, pitch)
     mixed = jnp.einsum("bhij,hbjd->bihd", weights[:, 0], v[:, :, : config.steps]).reshape(heard.shape)
     expected = block.attention(heard, pitch_of(config, inputs))
@@ -213,27 +212,27 @@ def test_intervals_hold_in_every_key() -> None:
 def test_intervals_are_to_the_tokens_before() -> None:
     """As their definition, pitch by pitch: in the embedding to those before a token, in the logits to those known."""
     config = ARCHITECTURE.tiny["related"]
-    model, plain = (drawn(MusicTransformer, each) for each in (config, replace(config, intervals=0)))
+    model, plain = (drawn(MusicTransformer, each) for each in (config, replace(config, intervals=())))
     (first, count), span = config.pitch_tokens, 2 * config.pitch_tokens[1] + 1
     x = jax.random.randint(jax.random.key(0), (1, config.steps), 0, config.classes)
     inputs, position = shift(config, x), jnp.arange(config.steps)
-    recent = model.recent(pitch_of(config, inputs), position)
-    tables, leaps = np.asarray(model.interval[...]).reshape(-1, span, config.units), np.arange(1.0, 3 * span + 1)
+    tables = np.asarray(model.interval[...]).reshape(-1, span, config.units)
+    leaps = np.arange(len(config.intervals) * span, dtype=np.float32)
     pitches = [int(token) - first if token >= first else None for token in x[0]]
     told, added = np.zeros((config.steps, config.units)), np.zeros((config.steps, config.classes))
     for at in range(config.steps):
-        for back in range(1, config.intervals + 1):
+        for table, leap, back in zip(tables, leaps.reshape(-1, span), config.intervals, strict=True):
             before = pitches[at - back] if at >= back else None
             if before is None:
                 continue
-            added[at, first:] += leaps.reshape(-1, span)[back - 1, np.arange(count) - before + count]
+            added[at, first:] += leap[np.arange(count) - before + count]
             if at + 1 < config.steps and pitches[at] is not None:  # the token's own embedding, an input later
-                told[at + 1] += tables[back - 1, pitches[at] - before + count]
-    embedded = model.embed(inputs, position, recent) - without_intervals(model, plain).embed(inputs, position, recent)
+                told[at + 1] += table[pitches[at] - before + count]
+    pitch, plain = pitch_of(config, inputs), without_intervals(model, plain)
+    embedded = model.embed(inputs, position, pitch) - plain.embed(inputs, position, pitch)
     np.testing.assert_allclose(embedded[0], told, rtol=1e-4, atol=1e-6)
-    logits = model.with_leaps(
-        jnp.zeros((1, config.steps, config.classes)), jnp.broadcast_to(leaps, (1, 24, 63)), recent
-    )
+    nothing = jnp.zeros((1, config.steps, config.classes))
+    logits = model.with_leaps(nothing, jnp.broadcast_to(leaps, (1, config.steps, len(leaps))), position, pitch)
     np.testing.assert_allclose(logits[0], added, rtol=1e-6)
 
 

@@ -16,7 +16,7 @@ Tokens are int32 [B, L] in 0 … V − 1; a token from V on is padding, and V it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ class Config:
       voices: K, tokens of a time step, which is one for music without a grid.
       cycle: time steps after which the grid is the same again (a bar); a token is told its place in it. 1 for no grid.
       pitch_tokens: (first, number): these tokens are consecutive pitches, for the "pitch" relation and for intervals.
-      intervals: how many tokens before a token its intervals are counted from, 0 for none.
+      intervals: how far back the tokens are that its intervals are counted from, in tokens.
       keep: share of units that dropout keeps in training.
     """
 
@@ -64,7 +64,7 @@ class Config:
     voices: int = 4
     cycle: int = 16
     pitch_tokens: tuple[int, int] = (1, 46)
-    intervals: int = 0
+    intervals: tuple[int, ...] = ()
     keep: float = 0.9
 
     def __post_init__(self) -> None:
@@ -162,7 +162,7 @@ class MusicTransformer(nnx.Module):
         self.norm = nnx.LayerNorm(config.units, rngs=rngs)
         self.output = Dense(config.units, config.classes, rngs=rngs)
         if config.intervals:
-            count = config.intervals * (2 * config.pitch_tokens[1] + 1)  # −P … P, to each of the tokens before
+            count = len(config.intervals) * (2 * config.pitch_tokens[1] + 1)  # −P … P, to each token before
             self.interval = nnx.Param(jnp.zeros((count, config.units)))
             self.leap = Dense(config.units, count, rngs=rngs)
             self.leap.kernel[...] = jnp.zeros((config.units, count))
@@ -172,16 +172,16 @@ class MusicTransformer(nnx.Module):
         drop = drop or Dropout()
         inputs = shift(self.config, x)
         pitch = pitch_of(self.config, inputs)
-        recent = self.recent(pitch, jnp.arange(x.shape[1]))
-        h = drop(self.embed(inputs, jnp.arange(x.shape[1]), recent))  # [B, L, U]
+        position = jnp.arange(x.shape[1])
+        h = drop(self.embed(inputs, position, pitch))  # [B, L, U]
         for block in self.blocks:
             h = block(h, pitch, drop)
         h = self.norm(h)
         logits = self.output(h)
-        return self.with_leaps(logits, self.leap(h), recent) if self.config.intervals else logits
+        return self.with_leaps(logits, self.leap(h), position, pitch) if self.config.intervals else logits
 
-    def embed(self, inputs: jax.Array, position: jax.Array, recent: jax.Array) -> jax.Array:
-        """Input tokens [B, ...] at `position` [...], and what `recent` says of there → [B, ..., U]."""
+    def embed(self, inputs: jax.Array, position: jax.Array, pitches: jax.Array) -> jax.Array:
+        """Input tokens [B, ...] at `position` [...] among the inputs' `pitches` [B, C] → [B, ..., U]."""
         config = self.config
         h = self.embedding[...].at[inputs].get(mode="clip")
         h = jnp.where((inputs >= config.classes)[..., None], self.start[...], h)
@@ -190,23 +190,19 @@ class MusicTransformer(nnx.Module):
         if config.cycle > 1:
             h += self.place[...][position // config.voices % config.cycle]
         if config.intervals:
-            known = (recent[..., :1] >= 0) & (recent[..., 1:] >= 0)
-            intervals = jnp.where(known, recent[..., :1] - recent[..., 1:] + config.pitch_tokens[1], -1)
-            told = one_hot(intervals, 2 * config.pitch_tokens[1] + 1)  # [B, ..., intervals, 2 P + 1]
+            here, before = (earlier(pitches, position, back) for back in ((0,), config.intervals))
+            moved = jnp.where((here >= 0) & (before >= 0), here - before + config.pitch_tokens[1], -1)
+            told = one_hot(moved, 2 * config.pitch_tokens[1] + 1)  # [B, ..., intervals, 2 P + 1]
             h += product("...i,iu->...u", told.reshape(*h.shape[:-1], -1), self.interval[...])
         return h if config.relations else h + sinusoids(position, config.units) * config.units**-0.5
 
-    def recent(self, pitches: jax.Array, position: jax.Array) -> jax.Array:
-        """The inputs' pitches at `position` [...] and before: [B, C] → int32 [B, ..., 1 + intervals], −1 for none."""
-        columns = position[..., None] - jnp.arange(1 + self.config.intervals)
-        return jnp.where(columns >= 0, pitches[:, jnp.maximum(columns, 0)], -1)
-
-    def with_leaps(self, logits: jax.Array, leaps: jax.Array, recent: jax.Array) -> jax.Array:
-        """Logits [B, ..., V] and what each leap from a recent pitch adds to them, [B, ..., intervals · (2 P + 1)]."""
-        (first, count), before = self.config.pitch_tokens, recent[..., :-1]  # the input's is the pitch before
+    def with_leaps(self, logits: jax.Array, leaps: jax.Array, position: jax.Array, pitches: jax.Array) -> jax.Array:
+        """Logits [B, ..., V] with what each leap from each pitch before adds, [B, ..., intervals · (2 P + 1)]."""
+        back = [distance - 1 for distance in self.config.intervals]  # from what comes, not from the input
+        before = earlier(pitches, position, back)
         added = by_pitch(leaps.reshape(*before.shape, -1), before).sum(axis=-2)  # [B, ..., P]
-        sides = [(0, 0)] * (added.ndim - 1) + [(first, self.config.classes - first - count)]
-        return logits + jnp.pad(added, sides)
+        first, count = self.config.pitch_tokens
+        return logits + jnp.pad(added, [(0, 0)] * (added.ndim - 1) + [(first, self.config.classes - first - count)])
 
     def prepared(self) -> Prepared:
         """What `stepper` needs of the parameters: turned once."""
@@ -221,15 +217,14 @@ class MusicTransformer(nnx.Module):
         def step(state: State, token: jax.Array, context: Any = None) -> tuple[jax.Array, State]:
             pitch = pitch_of(self.config, token)[:, None]
             pitches = jax.lax.dynamic_update_slice_in_dim(state.pitches, pitch, state.position, axis=1)
-            recent = self.recent(pitches, state.position)
-            h, caches = self.embed(token, state.position, recent), []
+            h, caches = self.embed(token, state.position, pitches), []
             for go, cache in zip(steps, state.caches, strict=True):
                 h, cache = go(h, cache, state.position, pitches)
                 caches.append(cache)
             columns = self.norm(h).T
             logits = output(columns).T
             if leap:
-                logits = self.with_leaps(logits, leap[0](columns).T, recent)
+                logits = self.with_leaps(logits, leap[0](columns).T, state.position, pitches)
             return logits, State(tuple(caches), pitches, state.position + 1)
 
         return step
@@ -244,6 +239,12 @@ def pitch_of(config: Config, tokens: jax.Array) -> jax.Array:
     """The pitch of each token, counted from the lowest; −1 where it has none."""
     first, count = config.pitch_tokens
     return jnp.where((tokens >= first) & (tokens < first + count), tokens - first, -1)
+
+
+def earlier(pitches: jax.Array, position: jax.Array, back: Sequence[int]) -> jax.Array:
+    """The pitches so many tokens before `position` [...]: [B, C] → [B, ..., len(back)], −1 before the beginning."""
+    columns = position[..., None] - jnp.asarray(back)
+    return jnp.where(columns >= 0, pitches[:, jnp.maximum(columns, 0)], -1)
 
 
 def sinusoids(position: jax.Array, units: int) -> jax.Array:
@@ -303,8 +304,7 @@ def attention(model: MusicTransformer, x: jax.Array) -> jax.Array:
     """What each token's prediction looks at among the inputs, the tokens before: [B, layers, H, L, L]."""
     inputs = shift(model.config, x)
     pitch = pitch_of(model.config, inputs)
-    position = jnp.arange(x.shape[1])
-    h, found = model.embed(inputs, position, model.recent(pitch, position)), []
+    h, found = model.embed(inputs, jnp.arange(x.shape[1]), pitch), []
     for block in model.blocks:
         found.append(block.attention.weights(block.before_attention(h), pitch))
         h = block(h, pitch, Dropout())
@@ -335,7 +335,7 @@ ARCHITECTURE = Architecture(
     tiny={
         "plain": replace(Config.tiny(), relations=()),
         "relative": replace(Config.tiny(), relations=("index",)),
-        "related": replace(Config.tiny(), intervals=3),
+        "related": replace(Config.tiny(), intervals=(1, 2, 3, 6)),
         "performance": replace(Config.tiny(), relations=("index",), voices=1, cycle=1, reach=32),
     },
 )
