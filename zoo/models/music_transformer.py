@@ -173,14 +173,16 @@ class MusicTransformer(nnx.Module):
         inputs = shift(self.config, x)
         pitch = pitch_of(self.config, inputs)
         position = jnp.arange(x.shape[1])
-        h = drop(self.embed(inputs, position, pitch))  # [B, L, U]
+        h = drop(self.embed(inputs, position, pitch, drop))  # [B, L, U]
         for block in self.blocks:
             h = block(h, pitch, drop)
         h = self.norm(h)
         logits = self.output(h)
-        return self.with_leaps(logits, self.leap(h), position, pitch) if self.config.intervals else logits
+        return self.with_leaps(logits, drop(self.leap(h)), position, pitch) if self.config.intervals else logits
 
-    def embed(self, inputs: jax.Array, position: jax.Array, pitches: jax.Array) -> jax.Array:
+    def embed(
+        self, inputs: jax.Array, position: jax.Array, pitches: jax.Array, drop: Dropout | None = None
+    ) -> jax.Array:
         """Input tokens [B, ...] at `position` [...] among the inputs' `pitches` [B, C] → [B, ..., U]."""
         config = self.config
         h = self.embedding[...].at[inputs].get(mode="clip")
@@ -193,7 +195,8 @@ class MusicTransformer(nnx.Module):
             here, before = (earlier(pitches, position, back) for back in ((0,), config.intervals))
             moved = jnp.where((here >= 0) & (before >= 0), here - before + config.pitch_tokens[1], -1)
             told = one_hot(moved, 2 * config.pitch_tokens[1] + 1)  # [B, ..., intervals, 2 P + 1]
-            h += product("...i,iu->...u", told.reshape(*h.shape[:-1], -1), self.interval[...])
+            told = (drop or Dropout())(told.reshape(*h.shape[:-1], -1))  # or it knows pieces by heart, in any key
+            h += product("...i,iu->...u", told, self.interval[...])
         return h if config.relations else h + sinusoids(position, config.units) * config.units**-0.5
 
     def with_leaps(self, logits: jax.Array, leaps: jax.Array, position: jax.Array, pitches: jax.Array) -> jax.Array:

@@ -27,6 +27,7 @@ from flax import nnx
 from zoo.models.architecture import Architecture
 from zoo.nn.chunks import in_chunks
 from zoo.nn.dropout import Dropout
+from zoo.nn.noise import gumbel
 from zoo.nn.recurrent import LSTM, Carries, Dense, DenseStep, LSTMStep
 from zoo.nn.sampling import likeliest
 
@@ -425,7 +426,7 @@ def rollout(
     With `forced`, outputs [T, N, ...] and bool [T, N], an output is not drawn but set where the latter says so.
     """
     config = model.config
-    noise_like, shares = (jax.random.logistic, 3) if config.head == "groove" else (jax.random.gumbel, 1)
+    noise_like, shares = (jax.random.logistic, 3) if config.head == "groove" else (gumbel, 1)
 
     def part(rows: Any) -> jax.Array:
         (number, embedding, first), forced = rows[:3], jax.tree.map(lambda x: x.swapaxes(0, 1), rows[3])  # [T, N, ...]

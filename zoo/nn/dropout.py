@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
+
+from zoo.nn.noise import octets
 
 
 class Dropout:
@@ -19,10 +19,3 @@ class Dropout:
             return x
         self.key, key = jax.random.split(self.key)
         return jnp.where(octets(key, x.shape) < round(256 * self.keep), x / self.keep, 0.0)
-
-
-def octets(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Random bytes, uint8: four of every word, for words are what takes the time (a fifth of a training step here)."""
-    count = math.prod(shape)
-    words = jax.random.bits(key, (-(-count // 4),), jnp.uint32)
-    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:count].reshape(shape)
