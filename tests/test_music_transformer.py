@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from zoo.models.music_transformer import (
     ARCHITECTURE,
     Config,
     MusicTransformer,
+    Network,
     example,
     generate,
     pitch_of,
@@ -23,6 +23,7 @@ from zoo.models.music_transformer import (
     start,
 )
 from zoo.nn.attention import Attention, skew
+from zoo.nn.likelihood import surprise
 from zoo.nn.sampling import Sampling
 
 
@@ -105,14 +106,15 @@ def test_causality_by_gradient(kind: str) -> None:
     model = drawn(MusicTransformer, config)
     inputs = shift(config, jnp.asarray(example(config, 1, np.random.default_rng(0))["x"]))
     pitch = pitch_of(config, inputs)
-    embedded = model.embed(inputs, jnp.arange(config.steps), pitch)
+    network = model.networks[-1]
+    embedded = network.embed(inputs, jnp.arange(config.steps), pitch)
     at = config.steps // 2
 
     def logit(embedded: jax.Array) -> jax.Array:
         h = embedded
-        for block in model.blocks:
+        for block in network.blocks:
             h = block(h, pitch, lambda x: x)  # type: ignore[arg-type]
-        return jnp.sum(model.output(model.norm(h))[0, at] ** 2)
+        return jnp.sum(network.output(network.norm(h))[0, at] ** 2)
 
     reach = jnp.abs(jax.grad(logit)(embedded)[0]).max(axis=-1)
     assert (reach[at + 1 :] == 0).all()
@@ -126,13 +128,13 @@ def test_attention_is_what_the_forward_pass_uses(kind: str) -> None:
     model = drawn(MusicTransformer, config)
     x = jnp.asarray(example(config, 2, np.random.default_rng(0))["x"])
     weights = ARCHITECTURE.kernels["attention"](model, {"x": x}, jax.random.key(0))
-    assert weights.shape == (2, config.layers, config.heads, config.steps, config.steps)
+    assert weights.shape == (2, config.layers * len(config.intervals), config.heads, config.steps, config.steps)
     np.testing.assert_allclose(weights.sum(axis=-1), 1.0, rtol=1e-5)
     assert (weights * ~np.tri(config.steps, dtype=bool) == 0).all()
-    block = model.blocks[0]
+    block = model.networks[0].blocks[0]
     inputs = shift(config, x)
     pitch = pitch_of(config, inputs)
-    heard = block.before_attention(model.embed(inputs, jnp.arange(config.steps), pitch))
+    heard = block.before_attention(model.networks[0].embed(inputs, jnp.arange(config.steps), pitch))
     _, v = block.attention.look(heard, pitch)
     mixed = jnp.einsum("bhij,hbjd->bihd", weights[:, 0], v[:, :, : config.steps]).reshape(heard.shape)
     expected = block.attention(heard, pitch_of(config, inputs))
@@ -196,7 +198,7 @@ def test_a_config_with_an_unknown_relation() -> None:
 def test_intervals_hold_in_every_key() -> None:
     """A model that tells pitches apart by intervals alone: music three semitones higher has its logits there."""
     config = ARCHITECTURE.tiny["related"]
-    model = drawn(MusicTransformer, config)
+    model = drawn(Network, config, config.intervals[-1])
     first, count = config.pitch_tokens
     for param in (model.embedding, model.output.bias):
         param[...] = param[...].at[first:].set(param[first])
@@ -212,16 +214,16 @@ def test_intervals_hold_in_every_key() -> None:
 def test_intervals_are_to_the_tokens_before() -> None:
     """As their definition, pitch by pitch: in the embedding to those before a token, in the logits to those known."""
     config = ARCHITECTURE.tiny["related"]
-    model, plain = (drawn(MusicTransformer, each) for each in (config, replace(config, intervals=())))
+    model, plain = (drawn(Network, config, each) for each in (config.intervals[-1], ()))
     (first, count), span = config.pitch_tokens, 2 * config.pitch_tokens[1] + 1
     x = jax.random.randint(jax.random.key(0), (1, config.steps), 0, config.classes)
     inputs, position = shift(config, x), jnp.arange(config.steps)
     tables = np.asarray(model.interval[...]).reshape(-1, span, config.units)
-    leaps = np.arange(len(config.intervals) * span, dtype=np.float32)
+    leaps = np.arange(len(model.intervals) * span, dtype=np.float32)
     pitches = [int(token) - first if token >= first else None for token in x[0]]
     told, added = np.zeros((config.steps, config.units)), np.zeros((config.steps, config.classes))
     for at in range(config.steps):
-        for table, leap, back in zip(tables, leaps.reshape(-1, span), config.intervals, strict=True):
+        for table, leap, back in zip(tables, leaps.reshape(-1, span), model.intervals, strict=True):
             before = pitches[at - back] if at >= back else None
             if before is None:
                 continue
@@ -236,8 +238,23 @@ def test_intervals_are_to_the_tokens_before() -> None:
     np.testing.assert_allclose(logits[0], added, rtol=1e-6)
 
 
-def without_intervals(model: MusicTransformer, plain: MusicTransformer) -> MusicTransformer:
-    """The plain model with the embeddings of the other."""
+def without_intervals(model: Network, plain: Network) -> Network:
+    """The plain network with the embeddings of the other."""
     for name in ("embedding", "start", "voice", "place"):
         getattr(plain, name)[...] = getattr(model, name)[...]
     return plain
+
+
+def test_networks_learn_apart_and_answer_together() -> None:
+    """Logits are the mean of theirs; the loss is the mean of their losses, and neither sees the other."""
+    config = ARCHITECTURE.tiny["related"]
+    model = drawn(MusicTransformer, config)
+    batch = example(config, 2, np.random.default_rng(0))
+    x = jnp.asarray(batch["x"])
+    apart = [network.logits(x) for network in model.networks]
+    assert len(apart) == 2
+    np.testing.assert_allclose(model.logits(x), (apart[0] + apart[1]) / 2, rtol=1e-5, atol=1e-6)
+    value, _ = ARCHITECTURE.loss(model, {"x": x}, jax.random.key(0), jnp.int32(0))
+    each = [float(jnp.mean(surprise(logits, x))) for logits in apart]
+    assert each[0] != pytest.approx(each[1], rel=1e-3)
+    assert float(value) == pytest.approx(np.mean(each), rel=1e-5)

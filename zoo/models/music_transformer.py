@@ -6,8 +6,9 @@ A stack of causal self-attention layers predicts each token of a piece from thos
 place is added to its embedding as sinusoids (Vaswani et al. 2017); with relations, attention itself sees the distance
 between two tokens, and for chorales their distance in time and the interval between them (section 3.4, table 2).
 
-Not in the paper: `intervals`. A token's embedding tells how far it is from those of the tokens just before it, and the
-logits know how far each pitch would be from theirs, so that what holds in one key holds in all.
+Not in the paper: intervals, and an ensemble. With intervals a token's embedding tells how far its pitch is from those
+of some tokens before it, and the logits know how far each pitch would be from theirs, so that what holds in one key
+holds in all. Such a network and one without learn and err apart: the mean of their logits is better than either.
 
 Shapes: `B` batch, `L` tokens, `V` classes, `K` voices (tokens of a time step), `U` units, `C` capacity of the cache.
 Tokens are int32 [B, L] in 0 … V − 1; a token from V on is padding, and V itself the input before the first token.
@@ -49,7 +50,7 @@ class Config:
       voices: K, tokens of a time step, which is one for music without a grid.
       cycle: time steps after which the grid is the same again (a bar); a token is told its place in it. 1 for no grid.
       pitch_tokens: (first, number): these tokens are consecutive pitches, for the "pitch" relation and for intervals.
-      intervals: how far back the tokens are that its intervals are counted from, in tokens.
+      intervals: for each network of the ensemble, how many tokens back those are that its intervals are counted from.
       keep: share of units that dropout keeps in training.
     """
 
@@ -64,12 +65,14 @@ class Config:
     voices: int = 4
     cycle: int = 16
     pitch_tokens: tuple[int, int] = (1, 46)
-    intervals: tuple[int, ...] = ()
+    intervals: tuple[tuple[int, ...], ...] = ((),)
     keep: float = 0.9
 
     def __post_init__(self) -> None:
         if unknown := set(self.relations) - set(RELATIONS):
             raise ValueError(f"there is no relation {min(unknown)!r}, only {', '.join(RELATIONS)}")
+        if not self.intervals:
+            raise ValueError("intervals = [] makes no network; [[]] makes one without intervals")
 
     @classmethod
     def tiny(cls) -> Config:
@@ -129,28 +132,14 @@ class Block(nnx.Module):
         return self.contract(drop(jax.nn.relu(self.expand(self.before_feed(x)))))
 
 
-Prepared = tuple[tuple[tuple[AttentionPrepared, DenseStep, DenseStep], ...], tuple[DenseStep, ...]]
+OfNetwork = tuple[tuple[tuple[AttentionPrepared, DenseStep, DenseStep], ...], tuple[DenseStep, ...]]
 
 
-class State(NamedTuple):
-    """What generation carries from token to token.
+class Network(nnx.Module):
+    """Embedding, blocks, logits."""
 
-    Attributes:
-      caches: keys and values of each layer, with room for C tokens.
-      pitches: int32 [B, C], the inputs' pitches so far.
-      position: int32 [], number of tokens so far.
-    """
-
-    caches: tuple[Cache, ...]
-    pitches: jax.Array
-    position: jax.Array
-
-
-class MusicTransformer(nnx.Module):
-    """The network: embedding, blocks, logits."""
-
-    def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
-        self.config = config
+    def __init__(self, config: Config, intervals: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
+        self.config, self.intervals = config, intervals
         normal = jax.nn.initializers.normal(config.units**-0.5)
         self.embedding = nnx.Param(normal(rngs.params(), (config.classes, config.units)))
         self.start = nnx.Param(normal(rngs.params(), (config.units,)))  # stands where no token is before
@@ -161,8 +150,8 @@ class MusicTransformer(nnx.Module):
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.layers)])
         self.norm = nnx.LayerNorm(config.units, rngs=rngs)
         self.output = Dense(config.units, config.classes, rngs=rngs)
-        if config.intervals:
-            count = len(config.intervals) * (2 * config.pitch_tokens[1] + 1)  # −P … P, to each token before
+        if intervals:
+            count = len(intervals) * (2 * config.pitch_tokens[1] + 1)  # −P … P, to each token before
             self.interval = nnx.Param(jnp.zeros((count, config.units)))
             self.leap = Dense(config.units, count, rngs=rngs)
             self.leap.kernel[...] = jnp.zeros((config.units, count))
@@ -178,7 +167,7 @@ class MusicTransformer(nnx.Module):
             h = block(h, pitch, drop)
         h = self.norm(h)
         logits = self.output(h)
-        return self.with_leaps(logits, drop(self.leap(h)), position, pitch) if self.config.intervals else logits
+        return self.with_leaps(logits, drop(self.leap(h)), position, pitch) if self.intervals else logits
 
     def embed(
         self, inputs: jax.Array, position: jax.Array, pitches: jax.Array, drop: Dropout | None = None
@@ -191,8 +180,8 @@ class MusicTransformer(nnx.Module):
             h += self.voice[...][position % config.voices]
         if config.cycle > 1:
             h += self.place[...][position // config.voices % config.cycle]
-        if config.intervals:
-            here, before = (earlier(pitches, position, back) for back in ((0,), config.intervals))
+        if self.intervals:
+            here, before = (earlier(pitches, position, back) for back in ((0,), self.intervals))
             moved = jnp.where((here >= 0) & (before >= 0), here - before + config.pitch_tokens[1], -1)
             told = one_hot(moved, 2 * config.pitch_tokens[1] + 1)  # [B, ..., intervals, 2 P + 1]
             told = (drop or Dropout())(told.reshape(*h.shape[:-1], -1))  # or it knows pieces by heart, in any key
@@ -201,34 +190,81 @@ class MusicTransformer(nnx.Module):
 
     def with_leaps(self, logits: jax.Array, leaps: jax.Array, position: jax.Array, pitches: jax.Array) -> jax.Array:
         """Logits [B, ..., V] with what each leap from each pitch before adds, [B, ..., intervals · (2 P + 1)]."""
-        back = [distance - 1 for distance in self.config.intervals]  # from what comes, not from the input
+        back = [distance - 1 for distance in self.intervals]  # from what comes, not from the input
         before = earlier(pitches, position, back)
         added = by_pitch(leaps.reshape(*before.shape, -1), before).sum(axis=-2)  # [B, ..., P]
         first, count = self.config.pitch_tokens
         return logits + jnp.pad(added, [(0, 0)] * (added.ndim - 1) + [(first, self.config.classes - first - count)])
 
-    def prepared(self) -> Prepared:
+    def prepared(self) -> OfNetwork:
         """What `stepper` needs of the parameters: turned once."""
-        outputs = (self.output, self.leap) if self.config.intervals else (self.output,)
+        outputs = (self.output, self.leap) if self.intervals else (self.output,)
         return tuple(block.prepared() for block in self.blocks), tuple(output.stepper() for output in outputs)
 
-    def stepper(self, prepared: Prepared | None = None) -> Callable[[State, jax.Array, Any], tuple[jax.Array, State]]:
-        """A function that goes one step: (state, the token before int32 [B], None) → (logits [B, V], new state)."""
-        of_blocks, (output, *leap) = prepared or self.prepared()
+    def stepper(self, prepared: OfNetwork) -> Callable[..., tuple[jax.Array, tuple[Cache, ...]]]:
+        """One token: (its input int32 [B], the layers' caches, position, pitches) → (logits [B, V], the new caches)."""
+        of_blocks, (output, *leap) = prepared
         steps = [block.stepper(of_block) for block, of_block in zip(self.blocks, of_blocks, strict=True)]
 
-        def step(state: State, token: jax.Array, context: Any = None) -> tuple[jax.Array, State]:
-            pitch = pitch_of(self.config, token)[:, None]
-            pitches = jax.lax.dynamic_update_slice_in_dim(state.pitches, pitch, state.position, axis=1)
-            h, caches = self.embed(token, state.position, pitches), []
-            for go, cache in zip(steps, state.caches, strict=True):
-                h, cache = go(h, cache, state.position, pitches)
+        def step(
+            token: jax.Array, before: tuple[Cache, ...], position: jax.Array, pitches: jax.Array
+        ) -> tuple[jax.Array, tuple[Cache, ...]]:
+            h, caches = self.embed(token, position, pitches), []
+            for go, cache in zip(steps, before, strict=True):
+                h, cache = go(h, cache, position, pitches)
                 caches.append(cache)
             columns = self.norm(h).T
             logits = output(columns).T
             if leap:
-                logits = self.with_leaps(logits, leap[0](columns).T, state.position, pitches)
-            return logits, State(tuple(caches), pitches, state.position + 1)
+                logits = self.with_leaps(logits, leap[0](columns).T, position, pitches)
+            return logits, tuple(caches)
+
+        return step
+
+
+class State(NamedTuple):
+    """What generation carries from token to token.
+
+    Attributes:
+      caches: keys and values of each layer of each network, with room for C tokens.
+      pitches: int32 [B, C], the inputs' pitches so far.
+      position: int32 [], number of tokens so far.
+    """
+
+    caches: tuple[tuple[Cache, ...], ...]
+    pitches: jax.Array
+    position: jax.Array
+
+
+Prepared = tuple[OfNetwork, ...]
+
+
+class MusicTransformer(nnx.Module):
+    """One network, or several that learn apart and whose logits are averaged."""
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.networks = nnx.List([Network(config, intervals, rngs=rngs) for intervals in config.intervals])
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """Log p(x[t] | x[< t]) but for a constant, for every t: [B, L] → [B, L, V]."""
+        return jnp.mean(jnp.stack([network.logits(x) for network in self.networks]), axis=0)
+
+    def prepared(self) -> Prepared:
+        """What `stepper` needs of the parameters: turned once."""
+        return tuple(network.prepared() for network in self.networks)
+
+    def stepper(self, prepared: Prepared | None = None) -> Callable[[State, jax.Array, Any], tuple[jax.Array, State]]:
+        """A function that goes one step: (state, the token before int32 [B], None) → (logits [B, V], new state)."""
+        of_networks = prepared or self.prepared()
+        steps = [network.stepper(of_network) for network, of_network in zip(self.networks, of_networks, strict=True)]
+
+        def step(state: State, token: jax.Array, context: Any = None) -> tuple[jax.Array, State]:
+            pitch = pitch_of(self.config, token)[:, None]
+            pitches = jax.lax.dynamic_update_slice_in_dim(state.pitches, pitch, state.position, axis=1)
+            found = [go(token, own, state.position, pitches) for go, own in zip(steps, state.caches, strict=True)]
+            logits = jnp.mean(jnp.stack([each for each, _ in found]), axis=0)
+            return logits, State(tuple(caches for _, caches in found), pitches, state.position + 1)
 
         return step
 
@@ -257,25 +293,20 @@ def sinusoids(position: jax.Array, units: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :units]
 
 
-def measure(
-    model: MusicTransformer, x: jax.Array, drop: Dropout | None = None
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(number of tokens, sums over them): negative log-likelihood in nats, and how often the likeliest is right."""
-    return over_tokens(model.logits(x, drop), x)
-
-
 def loss(
     model: MusicTransformer, batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Teacher forcing: the mean negative log-likelihood of a token, in nats."""
-    count, sums = measure(model, batch["x"], Dropout(model.config.keep, key))
-    means = {name: total / jnp.maximum(count, 1.0) for name, total in sums.items()}
+    """Teacher forcing: the mean negative log-likelihood of a token, in nats, of each network by itself."""
+    x, drop = batch["x"], Dropout(model.config.keep, key)
+    measured = [over_tokens(network.logits(x, drop), x) for network in model.networks]
+    count = jnp.maximum(measured[0][0], 1.0) * len(measured)
+    means = {name: sum(sums[name] for _, sums in measured) / count for name in measured[0][1]}
     return means.pop("loss"), means
 
 
 def evaluate(model: MusicTransformer, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-    """As the loss, without dropout; means over tokens."""
-    count, sums = measure(model, batch["x"])
+    """As the loss, without dropout, of the networks together; means over tokens."""
+    count, sums = over_tokens(model.logits(batch["x"]), batch["x"])
     return {name: jnp.stack([total, count]) for name, total in sums.items()}
 
 
@@ -284,13 +315,14 @@ def start(model: MusicTransformer, batch: int, capacity: int) -> State:
     config = model.config
     cache = partial(Cache.empty, batch * config.heads, capacity, config.units // config.heads)
     pitches = jnp.full((batch, capacity), -1, jnp.int32)
-    return State(tuple(cache() for _ in range(config.layers)), pitches, jnp.zeros((), jnp.int32))
+    caches = tuple(tuple(cache() for _ in range(config.layers)) for _ in config.intervals)
+    return State(caches, pitches, jnp.zeros((), jnp.int32))
 
 
 def grow(state: State, capacity: int) -> State:
     """The same state with room for `capacity` tokens."""
     more = capacity - state.pitches.shape[1]
-    caches = tuple(cache.grown(capacity) for cache in state.caches)
+    caches = tuple(tuple(cache.grown(capacity) for cache in own) for own in state.caches)
     return state._replace(caches=caches, pitches=jnp.pad(state.pitches, ((0, 0), (0, more)), constant_values=-1))
 
 
@@ -304,13 +336,14 @@ def generate(
 
 
 def attention(model: MusicTransformer, x: jax.Array) -> jax.Array:
-    """What each token's prediction looks at among the inputs, the tokens before: [B, layers, H, L, L]."""
+    """What each token's prediction looks at among the inputs, the tokens before: [B, networks · layers, H, L, L]."""
     inputs = shift(model.config, x)
-    pitch = pitch_of(model.config, inputs)
-    h, found = model.embed(inputs, jnp.arange(x.shape[1]), pitch), []
-    for block in model.blocks:
-        found.append(block.attention.weights(block.before_attention(h), pitch))
-        h = block(h, pitch, Dropout())
+    pitch, found = pitch_of(model.config, inputs), []
+    for network in model.networks:
+        h = network.embed(inputs, jnp.arange(x.shape[1]), pitch)
+        for block in network.blocks:
+            found.append(block.attention.weights(block.before_attention(h), pitch))
+            h = block(h, pitch, Dropout())
     return jnp.stack(found, axis=1)
 
 
@@ -338,7 +371,7 @@ ARCHITECTURE = Architecture(
     tiny={
         "plain": replace(Config.tiny(), relations=()),
         "relative": replace(Config.tiny(), relations=("index",)),
-        "related": replace(Config.tiny(), intervals=(1, 2, 3, 6)),
+        "related": replace(Config.tiny(), intervals=((), (1, 2, 3, 6))),
         "performance": replace(Config.tiny(), relations=("index",), voices=1, cycle=1, reach=32),
     },
 )
