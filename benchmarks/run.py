@@ -118,7 +118,7 @@ def main() -> None:
     environment |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # huge pages, on Linux: a training step gains 1.2 times
 
     rows = []
-    for model in options.models:
+    for model in (find(name).name for name in options.models):  # whole: what rows are kept under
         field = contestants(model, options.seconds, options.compile)
         steps = find(model).config.steps
         for number in range(options.rounds):
