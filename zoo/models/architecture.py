@@ -104,8 +104,13 @@ class Architecture:
                 raise CardError(
                     f"{where}: config has the unknown key {key!r}; {self.name} knows {', '.join(sorted(known))}"
                 )
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        values = {key: _fixed(value) for key, value in table.items()}
         try:
             return self.config(**values)
         except (TypeError, ValueError) as error:
             raise CardError(f"{where}: config: {error}") from error
+
+
+def _fixed(value: Any) -> Any:
+    """Lists, and lists in them, as tuples."""
+    return tuple(_fixed(item) for item in value) if isinstance(value, list) else value
