@@ -192,6 +192,8 @@ def test_generation_is_within_the_vocabulary() -> None:
 def test_a_config_with_an_unknown_relation() -> None:
     with pytest.raises(ValueError, match="no relation 'colour'"):
         Config(relations=("index", "colour"))
+    with pytest.raises(ValueError, match="makes no network"):
+        Config(intervals=())
     assert start(drawn(MusicTransformer, Config.tiny()), 2, 7).pitches.shape == (2, 7)
 
 
