@@ -113,9 +113,10 @@ class Attention(nnx.Module):
         if "pitch" in self.relations:
             assert pitch is not None
             pitch = jnp.pad(pitch, fill, constant_values=-1)
-            by_pitch, member = self.by_pitch(q, pitch), one_hot(pitch, self.pitches)  # [H, B, L, P], [B, L, P]
-            q = jnp.concatenate([q, by_pitch], axis=-1)
-            k = jnp.concatenate([k, jnp.broadcast_to(member, by_pitch.shape)], axis=-1)
+            by_interval = product("hbid,hrd->hbir", q, jnp.moveaxis(self.tables["pitch"][...], 1, 0))
+            found, member = by_pitch(by_interval, pitch), one_hot(pitch, self.pitches)  # [H, B, L, P], [B, L, P]
+            q = jnp.concatenate([q, found], axis=-1)
+            k = jnp.concatenate([k, jnp.broadcast_to(member, found.shape)], axis=-1)
         size = BLOCK - BLOCK % self.groups
         begins = range(0, x.shape[1], size)
         return [self.block(q[:, :, begin : begin + size], k[:, :, : begin + size]) for begin in begins], v
@@ -219,10 +220,6 @@ class Attention(nnx.Module):
         """The table of a relation as `stepper` multiplies by it, [H, R, D], of distances R − 1 … 0 or all intervals."""
         table = self.tables[relation][...]
         return rounded(jnp.moveaxis(table if relation == "pitch" else table[::-1], 1, 0))
-
-    def by_pitch(self, q: jax.Array, pitch: jax.Array) -> jax.Array:
-        """Q · e[p − pitch] for every pitch p: [H, B, L, D], [B, L] → [H, B, L, P]; zeros where a token has no pitch."""
-        return by_pitch(product("hbid,hrd->hbir", q, jnp.moveaxis(self.tables["pitch"][...], 1, 0)), pitch)
 
 
 def backwards(by_distance: jax.Array, position: jax.Array, capacity: int) -> jax.Array:
