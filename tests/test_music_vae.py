@@ -77,22 +77,30 @@ def run_stack(w: dict[str, np.ndarray], name: str, layers: int, embedding: np.nd
     return x
 
 
-@pytest.mark.parametrize("kind", ["trio", "deep"])
-def test_the_encoder_in_numpy(kind: str) -> None:
-    """Bidirectional layers over the tracks side by side; μ and softplus(σ) from the last h of both directions."""
-    config = ARCHITECTURE.tiny[kind]
-    model, w, data = network(config), random_weights(config), batch(config)
-    rows = len(data["x"])
-    tokens = np.asarray(data["x"]).reshape(rows, config.steps, -1)
-    x = np.concatenate([np.eye(v)[tokens[..., k]] for k, v in enumerate(config.classes)], axis=-1).swapaxes(0, 1)
-    for layer, units in enumerate(config.encoder):
-        zeros, names = np.zeros((rows, units)), [f"encoder.{way}.{layer}" for way in ("forward", "backward")]
+def last_of_both(w: dict[str, np.ndarray], name: str, layers: tuple[int, ...], x: np.ndarray) -> np.ndarray:
+    """Bidirectional LSTM layers over `x` [T, B, X]; the last h of both directions, [B, 2H]."""
+    for layer, units in enumerate(layers):
+        zeros, names = np.zeros((x.shape[1], units)), [f"{name}.{way}.{layer}" for way in ("forward", "backward")]
         (ahead, _, last_ahead), (back, _, last_back) = (
             reference(x, w[f"{name}.kernel"], w[f"{name}.bias"], zeros, zeros, reverse)
             for name, reverse in zip(names, (False, True), strict=True)
         )
         x = np.concatenate([ahead, back], axis=-1)
-    last = np.concatenate([last_ahead, last_back], axis=-1)
+    return np.concatenate([last_ahead, last_back], axis=-1)
+
+
+@pytest.mark.parametrize("kind", ["trio", "deep", "hierarchical"])
+def test_the_encoder_in_numpy(kind: str) -> None:
+    """The tracks side by side, segment by segment and then as a whole; μ and softplus(σ) of what is left."""
+    config = ARCHITECTURE.tiny[kind]
+    model, w, data = network(config), random_weights(config), batch(config)
+    rows = len(data["x"])
+    tokens = np.asarray(data["x"]).reshape(rows, config.steps, -1)
+    x = np.concatenate([np.eye(v)[tokens[..., k]] for k, v in enumerate(config.classes)], axis=-1).swapaxes(0, 1)
+    if config.encoder_segments > 1:
+        parts = np.split(x, config.encoder_segments)
+        x = np.stack([last_of_both(w, "encoder.segment", config.encoder, part) for part in parts])
+    last = last_of_both(w, "encoder", config.encoder, x)
     mean, scale = jax.jit(lambda x: music_vae.encode(model, x))(data["x"])
     np.testing.assert_allclose(mean, dense(w, "encoder.mu", last), atol=1e-5)
     np.testing.assert_allclose(scale, np.log1p(np.exp(dense(w, "encoder.sigma", last))), atol=1e-5)
@@ -340,6 +348,33 @@ def test_scheduled_sampling(kind: str) -> None:
     np.testing.assert_array_equal(half[:, :, 0], np.asarray(previous).reshape(half.shape)[:, :, 0])
     own = (half != np.asarray(previous).reshape(half.shape)).any(axis=-1)[:, :, 1:]
     assert 0.2 < own.mean() < 0.7  # half of the steps, less the draws that are right by chance
+
+
+def test_the_sleep_phase() -> None:
+    """−log q(z|x) of a Gaussian, for the z and x that its key draws; the decoder learns nothing from it."""
+    config = ARCHITECTURE.tiny["teacher-forced"]
+    graph, state = nnx.split(network(config, scale=0.3))
+    key = jax.random.key(2)
+
+    def total(state: Any) -> jax.Array:
+        return jnp.sum(music_vae.dreamt(nnx.merge(graph, state), 5, key, Dropout()))
+
+    value, gradients = jax.jit(jax.value_and_grad(total))(state)
+    model, (z_key, draw_key) = nnx.merge(graph, state), jax.random.split(key)
+    z = jax.random.normal(z_key, (5, config.latent))
+    mean, scale = music_vae.encode(model, music_vae.decode(model, z, draw_key, jnp.ones(())))
+    expected = 0.5 * ((z - mean) / scale) ** 2 + jnp.log(scale) + 0.5 * math.log(2 * math.pi)
+    np.testing.assert_allclose(value, jnp.sum(expected), rtol=1e-5)
+    learns = {name: bool(np.any(leaf)) for name, leaf in flatten(gradients).items()}
+    assert all(found == name.startswith("encoder.") for name, found in learns.items()), learns
+
+
+def test_the_sleep_phase_in_the_loss() -> None:
+    config, step = ARCHITECTURE.tiny["teacher-forced"], jnp.int32(10)
+    data, key = batch(config, rows=3), jax.random.key(0)
+    both = [music_vae.loss(network(replace(config, sleep=weight)), data, key, step) for weight in (0.0, 0.5)]
+    assert "dreamt" not in both[0][1]
+    np.testing.assert_allclose(both[1][0], both[0][0] + 0.5 * both[1][1]["dreamt"], rtol=1e-6)
 
 
 def test_scheduled_sampling_carries_no_gradient() -> None:

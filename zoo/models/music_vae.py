@@ -45,10 +45,13 @@ class Config:
       latent: Z.
       encoder, decoder: units of each LSTM layer (the encoder's for each direction).
       segments: S, embeddings that the conductor writes; 1 means a flat decoder and no conductor.
+      encoder_segments: segments that the encoder reads one by one before it reads them together; 1 means a flat one.
       free_bits: KL below this costs nothing (Kingma et al. 2016), in bits as in the paper.
       max_beta, beta_rate: β at step k is (1 − beta_rate^k) · max_beta.
       sampling: schedule of scheduled sampling (Bengio et al. 2015): "none", or "inverse_sigmoid" with `sampling_rate`.
       keep: share of each layer's inputs that dropout keeps in training (of z, the same units at every step).
+      sleep: weight of the sleep phase (Hinton et al. 1995), in which the encoder learns to find the z of windows that
+        the decoder draws; for a decoder that stays as it is.
     """
 
     steps: int = 32
@@ -59,16 +62,19 @@ class Config:
     encoder: tuple[int, ...] = (512,)
     decoder: tuple[int, ...] = (256, 256)
     segments: int = 1
+    encoder_segments: int = 1
     free_bits: float = 0.0
     max_beta: float = 0.2
     beta_rate: float = 0.99999
     sampling: str = "inverse_sigmoid"
     sampling_rate: float = 1000.0
     keep: float = 1.0
+    sleep: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps % self.segments:
-            raise ValueError(f"steps={self.steps} can't be cut into {self.segments} equal segments")
+        for segments in (self.segments, self.encoder_segments):
+            if self.steps % segments:
+                raise ValueError(f"steps={self.steps} can't be cut into {segments} equal segments")
 
     @classmethod
     def tiny(cls) -> Config:
@@ -129,27 +135,56 @@ class Posterior(NamedTuple):
         variance = self.scale**2
         return 0.5 * jnp.sum(self.mean**2 + variance - 1.0 - jnp.log(variance), axis=-1)
 
+    def log_likelihood(self, z: jax.Array) -> jax.Array:
+        """log q(z|x) in nats, [B]."""
+        return jnp.sum(jax.scipy.stats.norm.logpdf(z, self.mean, self.scale), axis=-1)
 
-class Encoder(nnx.Module):
-    """Bidirectional LSTM over the window; the last state of both directions gives μ and σ (section 3.1)."""
 
-    def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
-        widths = (config.encoder_width, *(2 * units for units in config.encoder))
-        sizes = list(zip(widths, config.encoder, strict=False))
-        self.forward = nnx.List([LSTM(w, u, memory=config.steps, rngs=rngs) for w, u in sizes])
-        self.backward = nnx.List([LSTM(w, u, memory=config.steps, rngs=rngs) for w, u in sizes])
-        self.mu = Dense(widths[-1], config.latent, rngs=rngs)
-        self.sigma = Dense(widths[-1], config.latent, rngs=rngs)
+class Bidirectional(nnx.Module):
+    """LSTM layers that read both ways; what is left of a sequence is the last state of each direction."""
 
-    def __call__(self, x: jax.Array, drop: Dropout) -> Posterior:
-        """`x`: float32 [T, B, D], time-major."""
+    def __init__(self, inputs: int, units: tuple[int, ...], *, memory: int, rngs: nnx.Rngs) -> None:
+        sizes = list(zip((inputs, *(2 * u for u in units)), units, strict=False))
+        self.forward = nnx.List([LSTM(w, u, memory=memory, rngs=rngs) for w, u in sizes])
+        self.backward = nnx.List([LSTM(w, u, memory=memory, rngs=rngs) for w, u in sizes])
+
+    def last(self, x: jax.Array, drop: Dropout) -> jax.Array:
+        """`x`: float32 [T, B, D], time-major → [B, 2H]."""
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = drop(x)
             zeros = forward.zeros(x.shape[1])
             ahead, (_, last_ahead) = forward(x, forward.constant_gates(), zeros)  # [T, B, H]
             back, (_, last_back) = backward(x, backward.constant_gates(), zeros, reverse=True)
             x = jnp.concatenate([ahead, back], axis=-1)  # [T, B, 2H]
-        last = jnp.concatenate([last_ahead, last_back], axis=-1)  # [B, 2H]
+        return jnp.concatenate([last_ahead, last_back], axis=-1)
+
+
+class Encoder(Bidirectional):
+    """A bidirectional LSTM over the window gives μ and σ (section 3.1).
+
+    With `config.encoder_segments` a first one reads each segment by itself, and this one what is left of each: every
+    bar of a piece teaches how to read a bar (Magenta's `HierarchicalLstmEncoder`).
+    """
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
+        width, self.segments = config.encoder_width, config.encoder_segments
+        last = 2 * config.encoder[-1]
+        if self.segments > 1:
+            self.segment = Bidirectional(width, config.encoder, memory=config.steps // self.segments, rngs=rngs)
+            width = last
+        memory = self.segments if self.segments > 1 else config.steps
+        super().__init__(width, config.encoder, memory=memory, rngs=rngs)
+        self.mu = Dense(last, config.latent, rngs=rngs)
+        self.sigma = Dense(last, config.latent, rngs=rngs)
+
+    def __call__(self, x: jax.Array, drop: Dropout) -> Posterior:
+        """`x`: float32 [B, T, D]."""
+        if self.segments > 1:
+            bars = self.segment.last(into_segments(x, self.segments), drop)  # [S·B, 2H]
+            x = bars.reshape(self.segments, len(x), -1)  # [S, B, 2H]
+        else:
+            x = x.swapaxes(0, 1)
+        last = self.last(x, drop)
         return Posterior(self.mu(last), jax.nn.softplus(self.sigma(last)))
 
 
@@ -225,7 +260,7 @@ class MusicVAE(nnx.Module):
 
     def posterior(self, x: jax.Array, drop: Dropout | None = None) -> Posterior:
         """q(z|x) of windows `x`."""
-        return self.encoder(encoder_view(self.config, x).swapaxes(0, 1), drop or Dropout())
+        return self.encoder(encoder_view(self.config, x), drop or Dropout())
 
     def embeddings(self, z: jax.Array, drop: Dropout | None = None) -> jax.Array:
         """What each segment's decoder is conditioned on: z [B, Z] → [S, B, E]; S = 1 and E = Z for a flat model."""
@@ -373,12 +408,29 @@ def loss(
     kl = posterior.kl()
     beta = config.max_beta * (1.0 - jnp.power(config.beta_rate, step.astype(jnp.float32)))
     total = jnp.mean(nll + beta * jnp.maximum(kl - config.free_bits * math.log(2), 0.0))
-    return total, {
+    metrics = {
         "nll": jnp.mean(nll),
         "kl": jnp.mean(kl),
         "beta": beta,
         "accuracy": accuracy(config, x, stack(config, [predict(config, track) for track in logits])),
     }
+    if config.sleep:
+        metrics["dreamt"] = jnp.mean(dreamt(model, len(x), jax.random.fold_in(key, 3), drop))
+        total += config.sleep * metrics["dreamt"]
+    return total, metrics
+
+
+def dreamt(model: MusicVAE, batch: int, key: jax.Array, drop: Dropout) -> jax.Array:
+    """The sleep phase: −log q(z|x) of z ~ N(0, I) and the window x that the decoder draws from it, in nats: [batch].
+
+    It leads the encoder to the z that the decoder knows, where reconstruction alone is content with any z that will do.
+    Its gradient is the encoder's alone.
+    """
+    z_key, key = jax.random.split(key)
+    z = jax.random.normal(z_key, (batch, model.config.latent))
+    graph, state = nnx.split(model)
+    x = decode(nnx.merge(graph, jax.lax.stop_gradient(state)), z, key, jnp.ones(()))
+    return -model.posterior(x, drop).log_likelihood(z)
 
 
 def own_outputs(
@@ -550,7 +602,7 @@ ARCHITECTURE = Architecture(
     tiny={
         "flat": Config.tiny(),
         "teacher-forced": replace(Config.tiny(), sampling="none"),
-        "hierarchical": replace(Config.tiny(), steps=16, segments=4),
+        "hierarchical": replace(Config.tiny(), steps=16, segments=4, encoder_segments=2),
         "trio": replace(Config.tiny(), steps=16, segments=4, classes=(12, 10, 32), sampling="none"),
         "drums": replace(Config.tiny(), classes=(512,), encoder_view="roll"),
         "groove": replace(Config.tiny(), head="groove", classes=(27,), encoder_view="hits", sampling="none", keep=0.9),
