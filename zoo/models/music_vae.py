@@ -136,7 +136,7 @@ class Posterior(NamedTuple):
         return 0.5 * jnp.sum(self.mean**2 + variance - 1.0 - jnp.log(variance), axis=-1)
 
     def log_likelihood(self, z: jax.Array) -> jax.Array:
-        """log q(z|x) in nats, [B]."""
+        """The log-density log q(z|x) in nats, [B]."""
         return jnp.sum(jax.scipy.stats.norm.logpdf(z, self.mean, self.scale), axis=-1)
 
 
