@@ -338,6 +338,43 @@ def test_varied_drums():
     assert 0.1 < (varied == windows).all(axis=1).mean() < 0.5
 
 
+@pytest.mark.parametrize("name", ["melody", "trio"])
+def test_varied_bars(name):
+    """A third of the windows have their bars in another order, a third some of another window; a trio also voices."""
+    codec = get_codec(name, bars=4, **({"voices": "melody-bridge-bass"} if name == "trio" else {}))
+    voices = 3 if name == "trio" else 1
+    # Each bar's token tells its window, bar and voice.
+    windows = 2 + np.arange(300 * 4 * voices).reshape(300, 4, 1, voices).repeat(16, axis=2)
+    windows = windows.reshape(300, 64, voices) if voices > 1 else windows.reshape(300, 64)
+    varied = codec.vary(windows, RNG(1))
+    np.testing.assert_array_equal(varied, codec.vary(windows, RNG(1)))
+    bars = varied.reshape(300, 4, 16, voices)
+    assert (bars == bars[:, :, :1]).all()  # whole bars
+    window, bar, voice = np.unravel_index(bars[:, :, 0] - 2, (300, 4, voices))
+    assert (voice == np.arange(voices)).all()
+    own = window == np.arange(300)[:, None, None]
+    if name == "melody":
+        strange = ~own.all(axis=(1, 2))
+        assert 0.2 < strange.mean() < 0.4
+        ordered = (bar == np.arange(4)[:, None]).all(axis=(1, 2))
+        assert 0.2 < (~ordered).mean() < 0.4
+        assert not (strange & ~ordered).any()
+        assert (np.sort(bar, axis=1) == np.arange(4)[:, None]).all()
+    else:
+        whole = (own.sum(axis=1) == 0).sum(axis=1) == 1  # one voice all from elsewhere
+        assert 0.15 < whole.mean() < 0.5
+
+
+def test_varied_melodies_begin_with_a_note():
+    codec = get_codec("melody")
+    windows = np.zeros((200, 32), np.int32)
+    windows[:, 0], windows[:, 16] = 40, 1  # the second bar begins with a note-off
+    varied = codec.vary(windows, RNG(0))
+    assert varied.dtype == np.int32
+    assert set(varied[:, 0]) == {0, 40}
+    assert (varied[varied[:, 0] == 0, 16] == 40).any()
+
+
 def test_drums_without_usable_notes():
     for name in ("drums", "groove"):
         codec = get_codec(name)

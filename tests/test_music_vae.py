@@ -77,8 +77,10 @@ def run_stack(w: dict[str, np.ndarray], name: str, layers: int, embedding: np.nd
     return x
 
 
-def last_of_both(w: dict[str, np.ndarray], name: str, layers: tuple[int, ...], x: np.ndarray) -> np.ndarray:
-    """Bidirectional LSTM layers over `x` [T, B, X]; the last h of both directions, [B, 2H]."""
+def both_ways(
+    w: dict[str, np.ndarray], name: str, layers: tuple[int, ...], x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bidirectional LSTM layers over `x` [T, B, X]: h of both directions [T, B, 2H], and the last of each [B, 2H]."""
     for layer, units in enumerate(layers):
         zeros, names = np.zeros((x.shape[1], units)), [f"{name}.{way}.{layer}" for way in ("forward", "backward")]
         (ahead, _, last_ahead), (back, _, last_back) = (
@@ -86,10 +88,10 @@ def last_of_both(w: dict[str, np.ndarray], name: str, layers: tuple[int, ...], x
             for name, reverse in zip(names, (False, True), strict=True)
         )
         x = np.concatenate([ahead, back], axis=-1)
-    return np.concatenate([last_ahead, last_back], axis=-1)
+    return x, np.concatenate([last_ahead, last_back], axis=-1)
 
 
-@pytest.mark.parametrize("kind", ["trio", "deep", "hierarchical"])
+@pytest.mark.parametrize("kind", ["trio", "deep", "hierarchical", "coded"])
 def test_the_encoder_in_numpy(kind: str) -> None:
     """The tracks side by side, segment by segment and then as a whole; μ and softplus(σ) of what is left."""
     config = ARCHITECTURE.tiny[kind]
@@ -99,14 +101,17 @@ def test_the_encoder_in_numpy(kind: str) -> None:
     x = np.concatenate([np.eye(v)[tokens[..., k]] for k, v in enumerate(config.classes)], axis=-1).swapaxes(0, 1)
     if config.encoder_segments > 1:
         parts = np.split(x, config.encoder_segments)
-        x = np.stack([last_of_both(w, "encoder.segment", config.encoder, part) for part in parts])
-    last = last_of_both(w, "encoder", config.encoder, x)
+        x = np.stack([both_ways(w, "encoder.segment", config.encoder, part)[1] for part in parts])
+    context, last = both_ways(w, "encoder", config.encoder, x)
+    if config.code:
+        codes = dense(w, "encoder.code", np.concatenate([x, context], axis=-1))
+        last = np.concatenate(list(codes), axis=-1)
     mean, scale = jax.jit(lambda x: music_vae.encode(model, x))(data["x"])
     np.testing.assert_allclose(mean, dense(w, "encoder.mu", last), atol=1e-5)
     np.testing.assert_allclose(scale, np.log1p(np.exp(dense(w, "encoder.sigma", last))), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["flat", "trio"])
+@pytest.mark.parametrize("kind", ["flat", "trio", "coded"])
 def test_the_decoder_in_numpy(kind: str) -> None:
     """Teacher forcing segment by segment; z, or the conductor's embedding, stands beside every input."""
     config = ARCHITECTURE.tiny[kind]
@@ -115,7 +120,10 @@ def test_the_decoder_in_numpy(kind: str) -> None:
     tokens = np.asarray(data["x"]).reshape(rows, config.steps, -1)
     embeddings = [z]
     if config.segments > 1:
-        embeddings = list(run_stack(w, "conductor", layers, z, np.zeros((config.segments, rows, 1))))
+        x = np.zeros((config.segments, rows, 1))
+        if config.code:
+            x = np.stack(np.split(dense(w, "code", z), config.segments, axis=-1))
+        embeddings = list(run_stack(w, "conductor", layers, z, x))
     logits = forced(kind)(data["z"], music_vae.shift(config, data["x"]))
     for k, classes in enumerate(config.classes):
         given = np.eye(classes)[tokens[:, :-1, k]]

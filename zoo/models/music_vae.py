@@ -46,6 +46,8 @@ class Config:
       encoder, decoder: units of each LSTM layer (the encoder's for each direction).
       segments: S, embeddings that the conductor writes; 1 means a flat decoder and no conductor.
       encoder_segments: segments that the encoder reads one by one before it reads them together; 1 means a flat one.
+      code: numbers a segment by which encoder and conductor reach z. 0, as published: z is made of the encoder's last
+        state and makes the conductor's first, and both have to keep the whole window in mind.
       free_bits: KL below this costs nothing (Kingma et al. 2016), in bits as in the paper.
       max_beta, beta_rate: β at step k is (1 − beta_rate^k) · max_beta.
       sampling: schedule of scheduled sampling (Bengio et al. 2015): "none", or "inverse_sigmoid" with `sampling_rate`.
@@ -63,6 +65,7 @@ class Config:
     decoder: tuple[int, ...] = (256, 256)
     segments: int = 1
     encoder_segments: int = 1
+    code: int = 0
     free_bits: float = 0.0
     max_beta: float = 0.2
     beta_rate: float = 0.99999
@@ -75,6 +78,8 @@ class Config:
         for segments in (self.segments, self.encoder_segments):
             if self.steps % segments:
                 raise ValueError(f"steps={self.steps} can't be cut into {segments} equal segments")
+        if self.code and 1 in (self.segments, self.encoder_segments):
+            raise ValueError(f"code={self.code} is of segments: set segments and encoder_segments too")
 
     @classmethod
     def tiny(cls) -> Config:
@@ -141,51 +146,57 @@ class Posterior(NamedTuple):
 
 
 class Bidirectional(nnx.Module):
-    """LSTM layers that read both ways; what is left of a sequence is the last state of each direction."""
+    """LSTM layers that read both ways."""
 
     def __init__(self, inputs: int, units: tuple[int, ...], *, memory: int, rngs: nnx.Rngs) -> None:
         sizes = list(zip((inputs, *(2 * u for u in units)), units, strict=False))
         self.forward = nnx.List([LSTM(w, u, memory=memory, rngs=rngs) for w, u in sizes])
         self.backward = nnx.List([LSTM(w, u, memory=memory, rngs=rngs) for w, u in sizes])
 
-    def last(self, x: jax.Array, drop: Dropout) -> jax.Array:
-        """`x`: float32 [T, B, D], time-major → [B, 2H]."""
+    def read(self, x: jax.Array, drop: Dropout) -> tuple[jax.Array, jax.Array]:
+        """`x`: float32 [T, B, D], time-major → h at every step [T, B, 2H], and the last of each direction [B, 2H]."""
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = drop(x)
             zeros = forward.zeros(x.shape[1])
             ahead, (_, last_ahead) = forward(x, forward.constant_gates(), zeros)  # [T, B, H]
             back, (_, last_back) = backward(x, backward.constant_gates(), zeros, reverse=True)
             x = jnp.concatenate([ahead, back], axis=-1)  # [T, B, 2H]
-        return jnp.concatenate([last_ahead, last_back], axis=-1)
+        return x, jnp.concatenate([last_ahead, last_back], axis=-1)
 
 
 class Encoder(Bidirectional):
-    """A bidirectional LSTM over the window gives μ and σ (section 3.1).
+    """A bidirectional LSTM over the window; the last state of both directions gives μ and σ (section 3.1).
 
     With `config.encoder_segments` a first one reads each segment by itself, and this one what is left of each: every
-    bar of a piece teaches how to read a bar (Magenta's `HierarchicalLstmEncoder`).
+    bar of a piece teaches how to read a bar (Magenta's `HierarchicalLstmEncoder`). With `config.code` μ and σ see a
+    few numbers of every segment, instead of what the LSTM remembers of them at its end.
     """
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
-        width, self.segments = config.encoder_width, config.encoder_segments
-        last = 2 * config.encoder[-1]
+        width, steps, self.segments = config.encoder_width, config.steps, config.encoder_segments
+        last = seen = 2 * config.encoder[-1]
         if self.segments > 1:
-            self.segment = Bidirectional(width, config.encoder, memory=config.steps // self.segments, rngs=rngs)
-            width = last
-        memory = self.segments if self.segments > 1 else config.steps
-        super().__init__(width, config.encoder, memory=memory, rngs=rngs)
-        self.mu = Dense(last, config.latent, rngs=rngs)
-        self.sigma = Dense(last, config.latent, rngs=rngs)
+            self.segment = Bidirectional(width, config.encoder, memory=steps // self.segments, rngs=rngs)
+            width, steps = last, self.segments
+        super().__init__(width, config.encoder, memory=steps, rngs=rngs)
+        if config.code:
+            self.code = Dense(2 * last, config.code, rngs=rngs)
+            seen = self.segments * config.code
+        self.mu = Dense(seen, config.latent, rngs=rngs)
+        self.sigma = Dense(seen, config.latent, rngs=rngs)
 
     def __call__(self, x: jax.Array, drop: Dropout) -> Posterior:
         """`x`: float32 [B, T, D]."""
-        if self.segments > 1:
-            bars = self.segment.last(into_segments(x, self.segments), drop)  # [S·B, 2H]
-            x = bars.reshape(self.segments, len(x), -1)  # [S, B, 2H]
+        if self.segments == 1:
+            _, seen = self.read(x.swapaxes(0, 1), drop)  # [B, 2H]
         else:
-            x = x.swapaxes(0, 1)
-        last = self.last(x, drop)
-        return Posterior(self.mu(last), jax.nn.softplus(self.sigma(last)))
+            _, segments = self.segment.read(into_segments(x, self.segments), drop)  # [S·B, 2H]
+            segments = segments.reshape(self.segments, len(x), -1)
+            context, seen = self.read(segments, drop)  # [S, B, 2H], [B, 2H]
+            if hasattr(self, "code"):
+                codes = self.code(jnp.concatenate([segments, context], axis=-1))  # [S, B, C]
+                seen = codes.swapaxes(0, 1).reshape(len(x), -1)
+        return Posterior(self.mu(seen), jax.nn.softplus(self.sigma(seen)))
 
 
 class Stack(nnx.Module):
@@ -250,8 +261,11 @@ class MusicVAE(nnx.Module):
         self.encoder = Encoder(config, rngs=rngs)
         embedding = config.latent
         if config.segments > 1:
-            # The conductor has no input: Magenta feeds a single zero, so its kernel has one row that is never used.
-            self.conductor = Stack(1, config.latent, config.decoder, memory=config.segments, rngs=rngs)
+            # As published the conductor has no input: Magenta feeds a zero, so its kernel has a row that is never used.
+            memory, width = config.segments, config.code or 1
+            self.conductor = Stack(width, config.latent, config.decoder, memory=memory, rngs=rngs)
+            if config.code:
+                self.code = Dense(config.latent, config.segments * config.code, rngs=rngs)
             embedding = config.decoder[-1]
         length = config.steps // config.segments
         self.decoders = nnx.List(
@@ -266,8 +280,10 @@ class MusicVAE(nnx.Module):
         """What each segment's decoder is conditioned on: z [B, Z] → [S, B, E]; S = 1 and E = Z for a flat model."""
         if self.config.segments == 1:
             return z[None]
-        silence = jnp.zeros((self.config.segments, z.shape[0], 1))
-        return self.conductor(silence, self.conductor.gates(), self.conductor.start(z), drop or Dropout())
+        x = jnp.zeros((self.config.segments, len(z), 1))
+        if self.config.code:
+            x = self.code(z).reshape(len(z), self.config.segments, -1).swapaxes(0, 1)  # [S, B, C]
+        return self.conductor(x, self.conductor.gates(), self.conductor.start(z), drop or Dropout())
 
     def logits(self, z: jax.Array, previous: jax.Array, drop: Dropout | None = None) -> list[jax.Array]:
         """Teacher forcing: `previous` holds each step's previous output (see `shift`). [B, T, V] for each track.
@@ -603,6 +619,7 @@ ARCHITECTURE = Architecture(
         "flat": Config.tiny(),
         "teacher-forced": replace(Config.tiny(), sampling="none"),
         "hierarchical": replace(Config.tiny(), steps=16, segments=4, encoder_segments=2),
+        "coded": replace(Config.tiny(), steps=16, segments=4, encoder_segments=4, code=3),
         "trio": replace(Config.tiny(), steps=16, segments=4, classes=(12, 10, 32), sampling="none"),
         "drums": replace(Config.tiny(), classes=(512,), encoder_view="roll"),
         "groove": replace(Config.tiny(), head="groove", classes=(27,), encoder_view="hits", sampling="none", keep=0.9),

@@ -161,3 +161,17 @@ def source(score: Score) -> str:
 def track_name(score: Score, track: int) -> str:
     """The name of a track, "" if it has none."""
     return score.track_names[track] if track < len(score.track_names) else ""
+
+
+def exchange_bars(windows: Array, rng: np.random.Generator) -> Array:
+    """Windows [W, T, ...], of which one in three has its bars in another order and one in three some of another window.
+
+    For training: what is to be told from z alone should not be guessed from the pieces it was learnt on.
+    """
+    bars = windows.reshape(len(windows), -1, STEPS_PER_BAR, *windows.shape[2:])
+    count = bars.shape[1]
+    chance = rng.random((len(windows), 1))
+    order = np.where(chance < 1 / 3, np.argsort(rng.random((len(windows), count)), axis=1), np.arange(count))
+    other = (chance > 2 / 3) & (rng.random((len(windows), count)) < rng.random((len(windows), 1)))
+    row = np.where(other, rng.permutation(len(windows))[:, None], np.arange(len(windows))[:, None])
+    return bars[row, order].reshape(windows.shape)

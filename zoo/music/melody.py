@@ -24,6 +24,7 @@ from zoo.music.grid import (
     STEPS_PER_QUARTER,
     Array,
     cut,
+    exchange_bars,
     quantize,
     sections,
     source,
@@ -82,8 +83,7 @@ class MelodyCodec:
         spans = [(line.start, line.end) for line in lines]
         starts = window_starts(spans, self.bars, hop_bars, self.gap_bars, pad, source(score))
         windows = np.concatenate([line.cut(first, self.steps) for line, first in zip(lines, starts, strict=True)])
-        begun = np.maximum.accumulate(windows >= FIRST_PITCH, axis=1)
-        return windows * begun
+        return _from_the_first_note(windows)
 
     def decode(self, window: npt.ArrayLike, qpm: float = 120.0, velocity: int = 80, program: int = 0) -> Score:
         """The notes of one window [T]; what still sounds at the end stops there. Note-offs in silence do nothing."""
@@ -102,6 +102,10 @@ class MelodyCodec:
     def transpose(self, windows: Tokens, semitones: npt.ArrayLike) -> Tokens:
         """Windows [W, T] moved up by `semitones`, int or int [W]; see `transpose`."""
         return transpose(windows, semitones)
+
+    def vary(self, windows: Tokens, rng: np.random.Generator) -> Tokens:
+        """Windows [W, T] of other bars, for training; see `exchange_bars`."""
+        return _from_the_first_note(exchange_bars(windows, rng))
 
     def lines(self, score: Score) -> list[Line]:
         """The melodies of the score, one a track and stretch of 4/4."""
@@ -187,6 +191,12 @@ def transpose(windows: Tokens, semitones: npt.ArrayLike) -> Tokens:
     highest = flat.max(axis=1, initial=FIRST_PITCH)
     shift = np.clip(semitones, np.minimum(FIRST_PITCH - lowest, 0), CLASSES - 1 - highest).astype(windows.dtype)
     return (flat + pitched * shift[:, None]).reshape(windows.shape)
+
+
+def _from_the_first_note(windows: Tokens) -> Tokens:
+    """Windows [W, T] without a note-off before their first note."""
+    begun = np.maximum.accumulate(windows >= FIRST_PITCH, axis=1)
+    return windows * begun
 
 
 def _chords(parts: list[Score]) -> float:

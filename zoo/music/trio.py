@@ -23,6 +23,7 @@ from zoo.music.grid import (
     STEPS_PER_QUARTER,
     Array,
     cut,
+    exchange_bars,
     quantize,
     sections,
     source,
@@ -160,6 +161,13 @@ class TrioCodec:
         out = windows.copy()
         out[..., melodic] = melody.transpose(windows[..., melodic], semitones)
         return out
+
+    def vary(self, windows: Tokens, rng: np.random.Generator) -> Tokens:
+        """Windows [W, T, 3] of other bars, see `exchange_bars`; in one of three a voice is another window's."""
+        bars = exchange_bars(windows, rng)
+        voice = rng.integers(0, 9, len(windows))  # 3 and more: none
+        other = np.arange(3) == voice[:, None]
+        return np.where(other[:, None], bars[rng.permutation(len(bars))], bars)
 
     def _wanted(self) -> str:
         return "{}, {} and {}".format(*(voice.name for voice in VOICES[self.voices]))
