@@ -15,6 +15,7 @@ import csv
 import math
 import os
 import platform
+import re
 import statistics
 import tempfile
 import time
@@ -300,10 +301,12 @@ def cores() -> int:
 
 
 def _processor() -> str:
+    """The processor's name; where a cloud's says no more than "AMD EPYC", its family tells the generations apart."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in lines}
+        if name := facts.get("model name"):
+            return name if re.search(r"\d", name) else f"{name}, family {facts.get('cpu family', 'unknown')}"
     return platform.processor() or platform.machine()
 
 
