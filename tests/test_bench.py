@@ -209,3 +209,16 @@ def test_the_pytorch_twin_computes_the_same(tmp_path: Path) -> None:
     np.testing.assert_allclose(theirs["scale"], scale, atol=1e-4)
     greedy = music_vae.decode(model, z, jax.random.key(0), jnp.zeros(()))
     np.testing.assert_array_equal(theirs["greedy"], greedy)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("AMD EPYC", "AMD EPYC, family 26"),
+        ("AMD EPYC 9654 96-Core Processor", "AMD EPYC 9654 96-Core Processor"),
+    ],
+)
+def test_processors_of_a_cloud_are_told_apart(name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"processor\t: 0\ncpu family\t: 26\nmodel name\t: {name}\n\n" * 2
+    monkeypatch.setattr(bench.Path, "read_text", lambda path: text)
+    assert bench._processor() == expected

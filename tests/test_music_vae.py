@@ -358,6 +358,42 @@ def test_scheduled_sampling(kind: str) -> None:
     assert 0.2 < own.mean() < 0.7  # half of the steps, less the draws that are right by chance
 
 
+def test_the_fitted_prior() -> None:
+    """Its mean and covariance are those of z drawn from the posteriors of all windows; the rest stays as it was."""
+    config = ARCHITECTURE.tiny["drums"]
+    model = nnx.merge(*nnx.split(network(config)))
+    windows = np.asarray(batch(config, rows=300)["x"])
+    noise = jnp.asarray(np.random.default_rng(0).standard_normal((50_000, config.latent)), jnp.float32)
+    concluded = music_vae.conclude(model, windows)
+    mean, scale = music_vae.encode(model, jnp.asarray(windows))
+    keys = jax.random.split(jax.random.key(1), 100)
+    drawn = np.concatenate([Posterior(mean, scale).sample(key) for key in keys])
+    z = np.asarray(concluded.draw(noise))
+    np.testing.assert_allclose(z.mean(axis=0), drawn.mean(axis=0), atol=0.05)
+    np.testing.assert_allclose(np.cov(z.T), np.cov(drawn.T), atol=0.3)
+    before, after = flatten(nnx.state(network(config))), flatten(nnx.state(concluded))
+    for name in before:
+        assert np.array_equal(before[name], after[name]) != name.startswith("prior."), name
+
+
+def test_one_window_makes_a_prior() -> None:
+    config = ARCHITECTURE.tiny["drums"]
+    model = nnx.merge(*nnx.split(network(config)))
+    window = batch(config, rows=1)["x"]
+    concluded = music_vae.conclude(model, np.asarray(window))
+    mean, scale = music_vae.encode(model, window)
+    np.testing.assert_allclose(concluded.draw(jnp.ones((1, config.latent))), mean + scale, rtol=1e-5)
+
+
+def test_the_usual_prior() -> None:
+    model = network(ARCHITECTURE.tiny["flat"])
+    noise = jnp.ones((2, 6))
+    assert model.draw(noise) is noise
+    assert music_vae.conclude(model, np.zeros((1, 8), np.int32)) is model
+    with pytest.raises(ValueError, match="prior 'gaussian' is neither"):
+        Config(prior="gaussian")
+
+
 def test_the_sleep_phase() -> None:
     """−log q(z|x) of a Gaussian, for the z and x that its key draws; the decoder learns nothing from it."""
     config = ARCHITECTURE.tiny["teacher-forced"]

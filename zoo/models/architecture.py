@@ -67,6 +67,8 @@ class Architecture:
       tiny: small configurations by name, one for each kind of the model, for the conformance tests.
       settle: puts the model where its schedules end, for fine-tuning: warm-ups are for random weights. Most models have
         none and stay as they are.
+      conclude: (model, some windows that it learnt from) → the model with what is worked out from both when training
+        has ended.
       prepare: model → what its kernels work out from the parameters alone, such as spectra of convolution kernels or
         kernels turned for products in a loop; they find it among their inputs as "prepared", or work it out again. None
         where there is no such thing.
@@ -90,6 +92,7 @@ class Architecture:
     task: str
     tiny: Mapping[str, Any]
     settle: Callable[[Any], Any] = lambda model: model
+    conclude: Callable[[Any, np.ndarray], Any] | None = None
     prepare: Callable[[Any], Any] | None = None
     stepping: Stepping | None = None
     data: str = "notes"

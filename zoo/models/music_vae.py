@@ -52,6 +52,7 @@ class Config:
       max_beta, beta_rate: β at step k is (1 − beta_rate^k) · max_beta.
       sampling: schedule of scheduled sampling (Bengio et al. 2015): "none", or "inverse_sigmoid" with `sampling_rate`.
       keep: share of each layer's inputs that dropout keeps in training (of z, the same units at every step).
+      prior: where samples begin: "normal", N(0, I) as published, or "fitted" to the training music, see `Prior`.
       sleep: weight of the sleep phase (Hinton et al. 1995), in which the encoder learns to find the z of windows that
         the decoder draws; for a decoder that stays as it is.
     """
@@ -72,12 +73,15 @@ class Config:
     sampling: str = "inverse_sigmoid"
     sampling_rate: float = 1000.0
     keep: float = 1.0
+    prior: str = "normal"
     sleep: float = 0.0
 
     def __post_init__(self) -> None:
         for segments in (self.segments, self.encoder_segments):
             if self.steps % segments:
                 raise ValueError(f"steps={self.steps} can't be cut into {segments} equal segments")
+        if self.prior not in ("normal", "fitted"):
+            raise ValueError(f"prior {self.prior!r} is neither normal nor fitted")
         if self.code and 1 in (self.segments, self.encoder_segments):
             raise ValueError(f"code={self.code} is of segments: set segments and encoder_segments too")
 
@@ -253,6 +257,22 @@ class DecoderStep(NamedTuple):
         return self.output(new[-1][1]), tuple(new)
 
 
+class Prior(nnx.Module):
+    """The Gaussian that the z of all training music make together, in place of N(0, I): z = ε · factor + mean.
+
+    With a small β they are far from N(0, I), whose draws then lie where no music does. Fitted when training has ended
+    (Ghosh et al. 2020, arXiv:1903.12436, section 4), see `conclude`; nothing else depends on it.
+    """
+
+    def __init__(self, latent: int) -> None:
+        self.mean = nnx.Param(jnp.zeros(latent))
+        self.factor = nnx.Param(jnp.eye(latent))
+
+    def __call__(self, noise: jax.Array) -> jax.Array:
+        """`noise` ~ N(0, I), [B, Z] → z, [B, Z]."""
+        return noise @ self.factor[...] + self.mean[...]
+
+
 class MusicVAE(nnx.Module):
     """The whole model. With `config.segments` above 1 a conductor stands before the decoders."""
 
@@ -267,6 +287,8 @@ class MusicVAE(nnx.Module):
             if config.code:
                 self.code = Dense(config.latent, config.segments * config.code, rngs=rngs)
             embedding = config.decoder[-1]
+        if config.prior == "fitted":
+            self.prior = Prior(config.latent)
         length = config.steps // config.segments
         self.decoders = nnx.List(
             [Decoder(v, embedding, config.decoder, memory=length, rngs=rngs) for v in config.classes]
@@ -275,6 +297,10 @@ class MusicVAE(nnx.Module):
     def posterior(self, x: jax.Array, drop: Dropout | None = None) -> Posterior:
         """q(z|x) of windows `x`."""
         return self.encoder(encoder_view(self.config, x), drop or Dropout())
+
+    def draw(self, noise: jax.Array) -> jax.Array:
+        """Where samples begin: `noise` ~ N(0, I), float32 [B, Z] → z of the prior, [B, Z]."""
+        return self.prior(noise) if self.config.prior == "fitted" else noise
 
     def embeddings(self, z: jax.Array, drop: Dropout | None = None) -> jax.Array:
         """What each segment's decoder is conditioned on: z [B, Z] → [S, B, E]; S = 1 and E = Z for a flat model."""
@@ -443,7 +469,7 @@ def dreamt(model: MusicVAE, batch: int, key: jax.Array, drop: Dropout) -> jax.Ar
     Its gradient is the encoder's alone.
     """
     z_key, key = jax.random.split(key)
-    z = jax.random.normal(z_key, (batch, model.config.latent))
+    z = model.draw(jax.random.normal(z_key, (batch, model.config.latent)))
     graph, state = nnx.split(model)
     x = decode(nnx.merge(graph, jax.lax.stop_gradient(state)), z, key, jnp.ones(()))
     return -model.posterior(x, drop).log_likelihood(z)
@@ -550,12 +576,6 @@ def encode(model: MusicVAE, x: jax.Array) -> Posterior:
     return model.posterior(x)
 
 
-def sample(model: MusicVAE, batch: int, key: jax.Array, temperature: jax.Array) -> jax.Array:
-    """`batch` windows from z ~ N(0, I); shapes as in `decode`."""
-    z_key, key = jax.random.split(key)
-    return decode(model, jax.random.normal(z_key, (batch, model.config.latent)), key, temperature)
-
-
 def evaluate(model: MusicVAE, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
     """Reconstruction of held-out windows, as in table 1 of the paper.
 
@@ -586,6 +606,19 @@ def settle(model: MusicVAE) -> MusicVAE:
     return model
 
 
+def conclude(model: MusicVAE, windows: np.ndarray) -> MusicVAE:
+    """The trained model with its prior fitted to `windows`: mean and covariance of z, over windows and draws."""
+    if model.config.prior == "fitted":
+        graph, state = nnx.split(model)
+        read = jax.jit(lambda state, x: encode(nnx.merge(graph, state), x))
+        parts = [read(state, jnp.asarray(windows[at : at + PART])) for at in range(0, len(windows), PART)]
+        mean, scale = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
+        covariance = np.cov(mean, rowvar=False, bias=True) + np.diag(np.mean(scale**2, axis=0))
+        model.prior.mean[...] = jnp.asarray(mean.mean(axis=0), jnp.float32)
+        model.prior.factor[...] = jnp.asarray(np.linalg.cholesky(covariance).T, jnp.float32)
+    return model
+
+
 def example(config: Config, batch: int, rng: np.random.Generator) -> dict[str, Any]:
     """A random batch of windows, with latent vectors and a temperature for the decoder."""
     shape = (batch, config.steps)
@@ -607,6 +640,7 @@ ARCHITECTURE = Architecture(
     evaluate=evaluate,
     monitor=("loss", "min"),
     settle=settle,
+    conclude=conclude,
     prepare=prepare,
     example=example,
     kernels={
@@ -621,7 +655,7 @@ ARCHITECTURE = Architecture(
         "hierarchical": replace(Config.tiny(), steps=16, segments=4, encoder_segments=2),
         "coded": replace(Config.tiny(), steps=16, segments=4, encoder_segments=4, code=3),
         "trio": replace(Config.tiny(), steps=16, segments=4, classes=(12, 10, 32), sampling="none"),
-        "drums": replace(Config.tiny(), classes=(512,), encoder_view="roll"),
+        "drums": replace(Config.tiny(), classes=(512,), encoder_view="roll", prior="fitted"),
         "groove": replace(Config.tiny(), head="groove", classes=(27,), encoder_view="hits", sampling="none", keep=0.9),
         "deep": replace(Config.tiny(), encoder=(8, 8), decoder=(8, 8, 8)),
     },

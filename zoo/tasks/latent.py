@@ -42,7 +42,7 @@ class Latent(Model):
     # --- notes -------------------------------------------------------------------------------------------------------
 
     def sample(self, n: int = 1, *, key: Key = 0, temperature: float = 1.0, qpm: float = 120.0) -> list[NoteSequence]:
-        """`n` windows from z ~ N(0, I), at `qpm` quarter notes a minute."""
+        """`n` windows from z of the model's prior, at `qpm` quarter notes a minute."""
         return self.notes(self.sample_windows(n, key=key, temperature=temperature), qpm)
 
     def decode(self, z: Any, *, key: Key = 0, temperature: float = 0.5, qpm: float = 120.0) -> list[NoteSequence]:
@@ -109,11 +109,11 @@ class Latent(Model):
         return np.concatenate(means)[: len(windows)], np.concatenate(scales)[: len(windows)]
 
     def sample_windows(self, n: int, *, key: Key = 0, temperature: float = 1.0) -> np.ndarray:
-        """`n` windows from z ~ N(0, I): [n, T, ...]."""
+        """`n` windows from z of the model's prior, N(0, I) or fitted to its training music: [n, T, ...]."""
         if n < 1:
             raise InputError(f"n={n}: ask for at least one sample")
         z_key, key = jax.random.split(as_key(key))
-        z = jax.random.normal(z_key, (n, self.config.latent))
+        z = self.module.draw(jax.random.normal(z_key, (n, self.config.latent)))
         return self.decode_windows(z, key=key, temperature=temperature)
 
     def decode_windows(self, z: Any, *, key: Key = 0, temperature: float = 0.5) -> np.ndarray:

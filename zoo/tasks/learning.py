@@ -32,6 +32,7 @@ EVALUATION_BATCH = 256
 EVALUATION_NUMBERS = 1 << 20  # in a batch at most, of long examples
 LEARNING = ("codec", "patterns", "samples", "transpose", "vary")  # what a [data] table says beside how to cut windows
 VALIDATION_WINDOWS = 1024  # a fixed draw of them is enough to see the curve
+CONCLUDING_WINDOWS = 4096  # of training, for what is worked out when it has ended
 
 
 def train(
@@ -240,6 +241,9 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
             moments=settings.get("moments", ()),
             verbose=verbose,
         )
+        if architecture.conclude is not None:
+            windows = np.asarray(_draw(corpus.train, CONCLUDING_WINDOWS, seed)["x"])
+            run.save_best(nnx.state(architecture.conclude(load(out).module, windows)))
     return load(out)
 
 
