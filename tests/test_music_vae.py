@@ -361,7 +361,7 @@ def test_scheduled_sampling(kind: str) -> None:
 def test_the_fitted_prior() -> None:
     """Its mean and covariance are those of z drawn from the posteriors of all windows; the rest stays as it was."""
     config = ARCHITECTURE.tiny["drums"]
-    model = nnx.merge(*nnx.split(network(config)))
+    model = network(config)
     windows = np.asarray(batch(config, rows=300)["x"])
     noise = jnp.asarray(np.random.default_rng(0).standard_normal((50_000, config.latent)), jnp.float32)
     concluded = music_vae.conclude(model, windows)
@@ -378,7 +378,7 @@ def test_the_fitted_prior() -> None:
 
 def test_one_window_makes_a_prior() -> None:
     config = ARCHITECTURE.tiny["drums"]
-    model = nnx.merge(*nnx.split(network(config)))
+    model = network(config)
     window = batch(config, rows=1)["x"]
     concluded = music_vae.conclude(model, np.asarray(window))
     mean, scale = music_vae.encode(model, window)

@@ -614,6 +614,7 @@ def conclude(model: MusicVAE, windows: np.ndarray) -> MusicVAE:
         parts = [read(state, jnp.asarray(windows[at : at + PART])) for at in range(0, len(windows), PART)]
         mean, scale = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
         covariance = np.cov(mean, rowvar=False, bias=True) + np.diag(np.mean(scale**2, axis=0))
+        model = nnx.clone(model)
         model.prior.mean[...] = jnp.asarray(mean.mean(axis=0), jnp.float32)
         model.prior.factor[...] = jnp.asarray(np.linalg.cholesky(covariance).T, jnp.float32)
     return model
