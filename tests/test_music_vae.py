@@ -394,33 +394,6 @@ def test_the_usual_prior() -> None:
         Config(prior="gaussian")
 
 
-def test_the_sleep_phase() -> None:
-    """−log q(z|x) of a Gaussian, for the z and x that its key draws; the decoder learns nothing from it."""
-    config = ARCHITECTURE.tiny["teacher-forced"]
-    graph, state = nnx.split(network(config, scale=0.3))
-    key = jax.random.key(2)
-
-    def total(state: Any) -> jax.Array:
-        return jnp.sum(music_vae.dreamt(nnx.merge(graph, state), 5, key, Dropout()))
-
-    value, gradients = jax.jit(jax.value_and_grad(total))(state)
-    model, (z_key, draw_key) = nnx.merge(graph, state), jax.random.split(key)
-    z = jax.random.normal(z_key, (5, config.latent))
-    mean, scale = music_vae.encode(model, music_vae.decode(model, z, draw_key, jnp.ones(())))
-    expected = 0.5 * ((z - mean) / scale) ** 2 + jnp.log(scale) + 0.5 * math.log(2 * math.pi)
-    np.testing.assert_allclose(value, jnp.sum(expected), rtol=1e-5)
-    learns = {name: bool(np.any(leaf)) for name, leaf in flatten(gradients).items()}
-    assert all(found == name.startswith("encoder.") for name, found in learns.items()), learns
-
-
-def test_the_sleep_phase_in_the_loss() -> None:
-    config, step = ARCHITECTURE.tiny["teacher-forced"], jnp.int32(10)
-    data, key = batch(config, rows=3), jax.random.key(0)
-    both = [music_vae.loss(network(replace(config, sleep=weight)), data, key, step) for weight in (0.0, 0.5)]
-    assert "dreamt" not in both[0][1]
-    np.testing.assert_allclose(both[1][0], both[0][0] + 0.5 * both[1][1]["dreamt"], rtol=1e-6)
-
-
 def test_scheduled_sampling_carries_no_gradient() -> None:
     config = ARCHITECTURE.tiny["groove"]  # its outputs are floats, through which a gradient could flow
     graph, state = nnx.split(network(config))

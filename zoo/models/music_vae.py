@@ -7,6 +7,9 @@ A bidirectional LSTM reads a window of music and gives the posterior q(z|x) = N(
 z and fed z at every step, writes the window again. For long windows a conductor LSTM first turns z into one embedding
 a segment, and the decoder, restarted in each segment, sees only that embedding.
 
+What is not in the papers is off by default: an encoder that reads segment by segment and a code of each on its way to z
+and from there to the conductor (`encoder_segments`, `code`), and a prior fitted to the training music (`prior`).
+
 Shapes: `B` batch, `T` steps, `V` classes, `D` input width, `H` units, `Z` latent size, `K` decoders (tracks),
 `S` segments. Tokens are int32 [B, T] for one track, [B, T, K] for several; grooves are float32 [B, T, 27]: 9 hits
 (0 or 1), 9 velocities (0 to 1), 9 timing offsets (−1 to 1).
@@ -53,8 +56,6 @@ class Config:
       sampling: schedule of scheduled sampling (Bengio et al. 2015): "none", or "inverse_sigmoid" with `sampling_rate`.
       keep: share of each layer's inputs that dropout keeps in training (of z, the same units at every step).
       prior: where samples begin: "normal", N(0, I) as published, or "fitted" to the training music, see `Prior`.
-      sleep: weight of the sleep phase (Hinton et al. 1995), in which the encoder learns to find the z of windows that
-        the decoder draws; for a decoder that stays as it is.
     """
 
     steps: int = 32
@@ -74,7 +75,6 @@ class Config:
     sampling_rate: float = 1000.0
     keep: float = 1.0
     prior: str = "normal"
-    sleep: float = 0.0
 
     def __post_init__(self) -> None:
         for segments in (self.segments, self.encoder_segments):
@@ -143,10 +143,6 @@ class Posterior(NamedTuple):
         """KL(q(z|x) ‖ N(0, I)) in nats, [B]."""
         variance = self.scale**2
         return 0.5 * jnp.sum(self.mean**2 + variance - 1.0 - jnp.log(variance), axis=-1)
-
-    def log_likelihood(self, z: jax.Array) -> jax.Array:
-        """The log-density log q(z|x) in nats, [B]."""
-        return jnp.sum(jax.scipy.stats.norm.logpdf(z, self.mean, self.scale), axis=-1)
 
 
 class Bidirectional(nnx.Module):
@@ -450,29 +446,12 @@ def loss(
     kl = posterior.kl()
     beta = config.max_beta * (1.0 - jnp.power(config.beta_rate, step.astype(jnp.float32)))
     total = jnp.mean(nll + beta * jnp.maximum(kl - config.free_bits * math.log(2), 0.0))
-    metrics = {
+    return total, {
         "nll": jnp.mean(nll),
         "kl": jnp.mean(kl),
         "beta": beta,
         "accuracy": accuracy(config, x, stack(config, [predict(config, track) for track in logits])),
     }
-    if config.sleep:
-        metrics["dreamt"] = jnp.mean(dreamt(model, len(x), jax.random.fold_in(key, 3), drop))
-        total += config.sleep * metrics["dreamt"]
-    return total, metrics
-
-
-def dreamt(model: MusicVAE, batch: int, key: jax.Array, drop: Dropout) -> jax.Array:
-    """The sleep phase: −log q(z|x) of z ~ N(0, I) and the window x that the decoder draws from it, in nats: [batch].
-
-    It leads the encoder to the z that the decoder knows, where reconstruction alone is content with any z that will do.
-    Its gradient is the encoder's alone.
-    """
-    z_key, key = jax.random.split(key)
-    z = model.draw(jax.random.normal(z_key, (batch, model.config.latent)))
-    graph, state = nnx.split(model)
-    x = decode(nnx.merge(graph, jax.lax.stop_gradient(state)), z, key, jnp.ones(()))
-    return -model.posterior(x, drop).log_likelihood(z)
 
 
 def own_outputs(
