@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,7 @@ class Latent(Model):
         if n < 1:
             raise InputError(f"n={n}: ask for at least one sample")
         z_key, key = jax.random.split(as_key(key))
-        z = self.module.draw(jax.random.normal(z_key, (n, self.config.latent)))
+        z = cast(Any, self.module).draw(jax.random.normal(z_key, (n, self.config.latent)))
         return self.decode_windows(z, key=key, temperature=temperature)
 
     def decode_windows(self, z: Any, *, key: Key = 0, temperature: float = 0.5) -> np.ndarray:

@@ -243,7 +243,8 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
         )
         if architecture.conclude is not None:
             windows = np.asarray(_draw(corpus.train, CONCLUDING_WINDOWS, seed)["x"])
-            run.save_best(nnx.state(architecture.conclude(load(out).module, windows)))
+            _, concluded = nnx.split(architecture.conclude(load(out).module, windows))
+            run.save_best(concluded)
     return load(out)
 
 
