@@ -23,7 +23,7 @@ from zoo.music.codecs import get_codec
 from zoo.nn.precision import check_precision, products
 from zoo.tasks import bind, heads, load
 from zoo.tasks.model import Found, MeasuresPieces, Model, build, dotted, fill, find, use_compilation_cache
-from zoo.training.params import flatten, matching
+from zoo.training.params import as_params, flatten, matching
 
 Path_ = str | os.PathLike[str]
 
@@ -243,8 +243,7 @@ def _run(found: Found, module: nnx.Module, recipe: dict[str, Any], data: Path_, 
         )
         if architecture.conclude is not None:
             windows = np.asarray(_draw(corpus.train, CONCLUDING_WINDOWS, seed)["x"])
-            _, concluded = nnx.split(architecture.conclude(load(out).module, windows))
-            run.save_best(concluded)
+            run.save_best(as_params(nnx.state(architecture.conclude(load(out).module, windows))))
     return load(out)
 
 
