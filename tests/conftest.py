@@ -12,7 +12,7 @@ CARD = """
 id = "music-vae/tiny"
 summary = "Random weights, for tests."
 task = "latent"
-parameters = 11674
+parameters = 11746
 intended_use = "Tests."
 limits = "It has learnt nothing."
 verified = true
@@ -22,6 +22,7 @@ recipe = "recipe.toml"
 steps = 32
 classes = [90]
 latent = 8
+prior = "fitted"
 encoder = [8]
 decoder = [8, 8]
 [codec]
@@ -64,7 +65,7 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cards")
     folder = root / "music-vae" / "tiny"
     folder.mkdir(parents=True)
-    _, state = nnx.split(MusicVAE(Config(latent=8, encoder=(8,), decoder=(8, 8)), rngs=nnx.Rngs(0)))
+    _, state = nnx.split(MusicVAE(Config(latent=8, encoder=(8,), decoder=(8, 8), prior="fitted"), rngs=nnx.Rngs(0)))
     flat = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
     safetensors.write(folder / "weights.safetensors", flat, {})
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()

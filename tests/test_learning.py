@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import zoo
+from zoo.music import io
 from zoo.music.midi import midi_bytes
 from zoo.music.score import Score
 from zoo.training.params import flatten
@@ -43,6 +44,12 @@ def test_train_by_the_recipe_and_load_the_run(tiny_model, folder, tmp_path):
     skipped = (tmp_path / "run" / "skipped.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in skipped] == ["empty.mid", "noise.mid"]
     np.testing.assert_array_equal(model.sample_windows(2), zoo.load(tmp_path / "run").sample_windows(2))
+    prior, codec = model.module.prior, model.codec
+    mean, scale = model.posterior(np.concatenate([codec.windows(io.read(folder / f"{k}.mid")) for k in range(4, 12)]))
+    np.testing.assert_allclose(prior.mean[...], mean.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(
+        np.sum(prior.factor[...] ** 2, axis=0), mean.var(axis=0) + np.mean(scale**2, axis=0), 1e-4
+    )
     with pytest.raises(zoo.TrainingError, match=r"steps|recipe"):
         zoo.train(tiny_model, folder, tmp_path / "run", steps=5)
 
@@ -62,7 +69,9 @@ def test_lora_changes_kernels_only_a_little_and_nothing_else(tiny_model, folder,
     before, after = flatten(base.state), flatten(tuned.state)
     for name in before:
         difference = np.asarray(after[name]) - np.asarray(before[name])
-        if difference.ndim == 2:
+        if name.startswith("prior."):  # fitted to the folder
+            assert difference.any(), name
+        elif difference.ndim == 2:
             assert np.linalg.matrix_rank(difference, tol=1e-6) <= 2, name
         else:
             assert not difference.any(), name
