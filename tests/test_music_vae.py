@@ -108,7 +108,7 @@ def test_the_encoder_in_numpy(kind: str) -> None:
         last = np.concatenate(list(codes), axis=-1)
     mean, scale = jax.jit(lambda x: music_vae.encode(model, x))(data["x"])
     np.testing.assert_allclose(mean, dense(w, "encoder.mu", last), atol=1e-5)
-    np.testing.assert_allclose(scale, np.log1p(np.exp(dense(w, "encoder.sigma", last))), atol=1e-5)
+    np.testing.assert_allclose(scale, config.spread * np.log1p(np.exp(dense(w, "encoder.sigma", last))), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["flat", "trio", "coded"])

@@ -55,6 +55,8 @@ class Config:
       max_beta, beta_rate: β at step k is (1 − beta_rate^k) · max_beta.
       sampling: schedule of scheduled sampling (Bengio et al. 2015): "none", or "inverse_sigmoid" with `sampling_rate`.
       keep: share of each layer's inputs that dropout keeps in training (of z, the same units at every step).
+      spread: factor of σ. Where the decoder stays as it is a small one lets the encoder find the means first: noise of
+        the usual size would drive its z to where they are large, which no decoder has been taught.
       prior: where samples begin: "normal", N(0, I) as published, or "fitted" to the training music, see `Prior`.
     """
 
@@ -74,6 +76,7 @@ class Config:
     sampling: str = "inverse_sigmoid"
     sampling_rate: float = 1000.0
     keep: float = 1.0
+    spread: float = 1.0
     prior: str = "normal"
 
     def __post_init__(self) -> None:
@@ -174,6 +177,7 @@ class Encoder(Bidirectional):
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
         width, steps, self.segments = config.encoder_width, config.steps, config.encoder_segments
+        self.spread = config.spread
         last = seen = 2 * config.encoder[-1]
         if self.segments > 1:
             self.segment = Bidirectional(width, config.encoder, memory=steps // self.segments, rngs=rngs)
@@ -196,7 +200,7 @@ class Encoder(Bidirectional):
             if hasattr(self, "code"):
                 codes = self.code(jnp.concatenate([segments, context], axis=-1))  # [S, B, C]
                 seen = codes.swapaxes(0, 1).reshape(len(x), -1)
-        return Posterior(self.mu(seen), jax.nn.softplus(self.sigma(seen)))
+        return Posterior(self.mu(seen), self.spread * jax.nn.softplus(self.sigma(seen)))
 
 
 class Stack(nnx.Module):
@@ -633,7 +637,7 @@ ARCHITECTURE = Architecture(
         "flat": Config.tiny(),
         "teacher-forced": replace(Config.tiny(), sampling="none"),
         "hierarchical": replace(Config.tiny(), steps=16, segments=4, encoder_segments=2),
-        "coded": replace(Config.tiny(), steps=16, segments=4, encoder_segments=4, code=3),
+        "coded": replace(Config.tiny(), steps=16, segments=4, encoder_segments=4, code=3, spread=0.5),
         "trio": replace(Config.tiny(), steps=16, segments=4, classes=(12, 10, 32), sampling="none"),
         "drums": replace(Config.tiny(), classes=(512,), encoder_view="roll", prior="fitted"),
         "groove": replace(Config.tiny(), head="groove", classes=(27,), encoder_view="hits", sampling="none", keep=0.9),
