@@ -187,7 +187,7 @@ def test_list(tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "music-vae/tiny" in capsys.readouterr().out
     assert run("list", "music-vae/tin*", "--json", "--task", "latent", "--pretrained") == 0
     (model,) = json.loads(capsys.readouterr().out)
-    assert (model["id"], model["parameters"], model["pretrained"]) == ("music-vae/tiny", 11674, True)
+    assert (model["id"], model["parameters"], model["pretrained"]) == ("music-vae/tiny", 11746, True)
     assert run("list", "nothing", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
 
@@ -206,11 +206,11 @@ def test_list_is_fast_and_needs_no_jax(tiny_model: str) -> None:
 def test_info_and_cite(tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", tiny_model) == 0
     shown = capsys.readouterr().out
-    assert all(words in shown for words in ("11,674 parameters", "melody bars 2", "Apache-2.0", "weights.safetensors"))
+    assert all(words in shown for words in ("11,746 parameters", "melody bars 2", "Apache-2.0", "weights.safetensors"))
     assert run("info", tiny_model, "--json") == 0
     assert json.loads(capsys.readouterr().out)["config"]["latent"] == 8
     assert run("info", os.environ["ZOO_CARDS"] + "/music-vae/tiny") == 0
-    assert "11,674 parameters" in capsys.readouterr().out
+    assert "11,746 parameters" in capsys.readouterr().out
     assert run("cite", tiny_model) == 0
     assert capsys.readouterr().out == "@inproceedings{tiny}\n"
 
@@ -321,7 +321,7 @@ def test_convert(tiny_model: str, folder: Path, capsys: pytest.CaptureFixture[st
     assert (folder / "out/sample.mid").read_bytes() == (folder / "same/sample.mid").read_bytes()
     capsys.readouterr()
     assert run("info", "x.safetensors") == 0
-    assert "11,674" in capsys.readouterr().out
+    assert "11,746" in capsys.readouterr().out
 
 
 def test_training_verbs_pass_their_arguments_on(
