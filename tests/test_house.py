@@ -57,7 +57,7 @@ LIBRARIES: dict[str, set[str]] = {
 OF_WEIGHTS = {"numpy", "safetensors", "tqdm", "pickle", "h5py"}  # tqdm: the progress of a download
 ONLY_WITHIN_FUNCTIONS = {"note_seq", "music21", "librosa"}  # seconds to import
 LINES = 500
-LONGER = {"models/music_vae.py": 560}  # all kinds of MusicVAE share one module
+LONGER = {"models/music_vae.py": 600}  # all kinds of MusicVAE share one module
 
 
 def test_the_rooms_are_those_named_here() -> None:

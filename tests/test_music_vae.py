@@ -18,7 +18,8 @@ from flax import nnx
 from tests import shared
 from tests.test_recurrent import reference
 from zoo.models import music_vae
-from zoo.models.music_vae import ARCHITECTURE, PUBLISHED, Config, Dropout, MusicVAE, Posterior
+from zoo.models.music_vae import ARCHITECTURE, PUBLISHED, Config, Dropout, MusicVAE
+from zoo.nn.gaussian import Posterior
 from zoo.tasks.model import fill
 from zoo.training.params import flatten
 from zoo.weights.convert import convert
@@ -360,7 +361,7 @@ def test_scheduled_sampling(kind: str) -> None:
 
 def test_the_fitted_prior() -> None:
     """Its mean and covariance are those of z drawn from the posteriors of all windows; the rest stays as it was."""
-    config = ARCHITECTURE.tiny["drums"]
+    config = replace(ARCHITECTURE.tiny["drums"], prior="fitted")
     model = network(config)
     windows = np.asarray(batch(config, rows=300)["x"])
     noise = jnp.asarray(np.random.default_rng(0).standard_normal((50_000, config.latent)), jnp.float32)
@@ -377,7 +378,7 @@ def test_the_fitted_prior() -> None:
 
 
 def test_one_window_makes_a_prior() -> None:
-    config = ARCHITECTURE.tiny["drums"]
+    config = replace(ARCHITECTURE.tiny["drums"], prior="fitted")
     model = network(config)
     window = batch(config, rows=1)["x"]
     concluded = music_vae.conclude(model, np.asarray(window))

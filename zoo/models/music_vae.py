@@ -30,8 +30,9 @@ from flax import nnx
 from zoo.models.architecture import Architecture
 from zoo.nn.chunks import in_chunks
 from zoo.nn.dropout import Dropout
+from zoo.nn.gaussian import Posterior, Prior
 from zoo.nn.noise import gumbel
-from zoo.nn.recurrent import LSTM, Carries, Dense, DenseStep, LSTMStep
+from zoo.nn.recurrent import LSTM, Bidirectional, Carries, Dense, DenseStep, LSTMStep
 from zoo.nn.sampling import likeliest
 
 
@@ -132,41 +133,6 @@ PUBLISHED: dict[str, Config] = {
 }  # fmt: skip
 
 
-class Posterior(NamedTuple):
-    """q(z|x), a diagonal Gaussian. `mean`, `scale`: float32 [B, Z]."""
-
-    mean: jax.Array
-    scale: jax.Array
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Draws z = μ + σ ε, the reparametrisation of eq. 3."""
-        return self.mean + self.scale * jax.random.normal(key, self.mean.shape)
-
-    def kl(self) -> jax.Array:
-        """KL(q(z|x) ‖ N(0, I)) in nats, [B]."""
-        variance = self.scale**2
-        return 0.5 * jnp.sum(self.mean**2 + variance - 1.0 - jnp.log(variance), axis=-1)
-
-
-class Bidirectional(nnx.Module):
-    """LSTM layers that read both ways."""
-
-    def __init__(self, inputs: int, units: tuple[int, ...], *, memory: int, rngs: nnx.Rngs) -> None:
-        sizes = list(zip((inputs, *(2 * u for u in units)), units, strict=False))
-        self.forward = nnx.List([LSTM(w, u, memory=memory, rngs=rngs) for w, u in sizes])
-        self.backward = nnx.List([LSTM(w, u, memory=memory, rngs=rngs) for w, u in sizes])
-
-    def read(self, x: jax.Array, drop: Dropout) -> tuple[jax.Array, jax.Array]:
-        """`x`: float32 [T, B, D], time-major → h at every step [T, B, 2H], and the last of each direction [B, 2H]."""
-        for forward, backward in zip(self.forward, self.backward, strict=True):
-            x = drop(x)
-            zeros = forward.zeros(x.shape[1])
-            ahead, (_, last_ahead) = forward(x, forward.constant_gates(), zeros)  # [T, B, H]
-            back, (_, last_back) = backward(x, backward.constant_gates(), zeros, reverse=True)
-            x = jnp.concatenate([ahead, back], axis=-1)  # [T, B, 2H]
-        return x, jnp.concatenate([last_ahead, last_back], axis=-1)
-
-
 class Encoder(Bidirectional):
     """A bidirectional LSTM over the window; the last state of both directions gives μ and σ (section 3.1).
 
@@ -255,22 +221,6 @@ class DecoderStep(NamedTuple):
         for cell, carry in zip(self.cells[1:], carries[1:], strict=True):
             new.append(cell(new[-1][1], carry))
         return self.output(new[-1][1]), tuple(new)
-
-
-class Prior(nnx.Module):
-    """The Gaussian that the z of all training music make together, in place of N(0, I): z = ε · factor + mean.
-
-    With a small β they are far from N(0, I), whose draws then lie where no music does. Fitted when training has ended
-    (Ghosh et al. 2020, arXiv:1903.12436, section 4), see `conclude`; nothing else depends on it.
-    """
-
-    def __init__(self, latent: int) -> None:
-        self.mean = nnx.Param(jnp.zeros(latent))
-        self.factor = nnx.Param(jnp.eye(latent))
-
-    def __call__(self, noise: jax.Array) -> jax.Array:
-        """`noise` ~ N(0, I), [B, Z] → z, [B, Z]."""
-        return noise @ self.factor[...] + self.mean[...]
 
 
 class MusicVAE(nnx.Module):
@@ -590,16 +540,13 @@ def settle(model: MusicVAE) -> MusicVAE:
 
 
 def conclude(model: MusicVAE, windows: np.ndarray) -> MusicVAE:
-    """The trained model with its prior fitted to `windows`: mean and covariance of z, over windows and draws."""
+    """The trained model with its prior fitted to `windows`."""
     if model.config.prior == "fitted":
         graph, state = nnx.split(model)
         read = jax.jit(lambda state, x: encode(nnx.merge(graph, state), x))
         parts = [read(state, jnp.asarray(windows[at : at + PART])) for at in range(0, len(windows), PART)]
-        mean, scale = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
-        covariance = np.cov(mean, rowvar=False, bias=True) + np.diag(np.mean(scale**2, axis=0))
         model = nnx.clone(model)
-        model.prior.mean[...] = jnp.asarray(mean.mean(axis=0), jnp.float32)
-        model.prior.factor[...] = jnp.asarray(np.linalg.cholesky(covariance).T, jnp.float32)
+        model.prior.fit(jax.tree.map(lambda *part: jnp.concatenate(part), *parts))
     return model
 
 
@@ -639,7 +586,7 @@ ARCHITECTURE = Architecture(
         "hierarchical": replace(Config.tiny(), steps=16, segments=4, encoder_segments=2),
         "coded": replace(Config.tiny(), steps=16, segments=4, encoder_segments=4, code=3, spread=0.5),
         "trio": replace(Config.tiny(), steps=16, segments=4, classes=(12, 10, 32), sampling="none"),
-        "drums": replace(Config.tiny(), classes=(512,), encoder_view="roll", prior="fitted"),
+        "drums": replace(Config.tiny(), classes=(512,), encoder_view="roll"),
         "groove": replace(Config.tiny(), head="groove", classes=(27,), encoder_view="hits", sampling="none", keep=0.9),
         "deep": replace(Config.tiny(), encoder=(8, 8), decoder=(8, 8, 8)),
     },

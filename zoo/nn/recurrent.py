@@ -15,6 +15,7 @@ called with columns: the batch comes last, in what goes in and out and in the ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -106,6 +107,25 @@ class LSTM(nnx.Module):
     def columns(self, batch: int) -> Carry:
         """As `zeros`, for a stepper."""
         return jnp.zeros((self.units, batch)), jnp.zeros((self.units, batch))
+
+
+class Bidirectional(nnx.Module):
+    """LSTM layers that read both ways."""
+
+    def __init__(self, inputs: int, units: tuple[int, ...], *, memory: int, rngs: nnx.Rngs) -> None:
+        sizes = list(zip((inputs, *(2 * u for u in units)), units, strict=False))
+        self.forward = nnx.List([LSTM(w, u, memory=memory, rngs=rngs) for w, u in sizes])
+        self.backward = nnx.List([LSTM(w, u, memory=memory, rngs=rngs) for w, u in sizes])
+
+    def read(self, x: jax.Array, drop: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """`x`: float32 [T, B, D], time-major → h at every step [T, B, 2H], and the last of each direction [B, 2H]."""
+        for forward, backward in zip(self.forward, self.backward, strict=True):
+            x = drop(x)
+            zeros = forward.zeros(x.shape[1])
+            ahead, (_, last_ahead) = forward(x, forward.constant_gates(), zeros)  # [T, B, H]
+            back, (_, last_back) = backward(x, backward.constant_gates(), zeros, reverse=True)
+            x = jnp.concatenate([ahead, back], axis=-1)  # [T, B, 2H]
+        return x, jnp.concatenate([last_ahead, last_back], axis=-1)
 
 
 class LSTMStep(NamedTuple):
