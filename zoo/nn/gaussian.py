@@ -20,7 +20,7 @@ class Posterior(NamedTuple):
     scale: jax.Array
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Draws z = μ + σ ε, the reparametrisation of eq. 3."""
+        """Draws z = μ + σ ε, by the reparametrisation of Kingma & Welling (2014)."""
         return self.mean + self.scale * jax.random.normal(key, self.mean.shape)
 
     def kl(self) -> jax.Array:

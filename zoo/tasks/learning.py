@@ -93,6 +93,8 @@ def finetune(
 ) -> Model:
     """Goes on from pretrained weights with music of one's own; the best weights on its validation pieces are kept.
 
+    A model whose prior is fitted to its training music gets one fitted to this music: its samples begin there.
+
     Args:
       name: a model, or anything `zoo.load` takes.
       data, out, verbose: as for `train`.
