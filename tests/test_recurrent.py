@@ -127,29 +127,33 @@ def test_training_in_bfloat16(arrays: Arrays) -> None:
     assert all(out.aval.dtype != jnp.bfloat16 for loop in loops for out in loop.outvars)
 
 
-def test_step_by_step_is_the_whole_sequence(arrays: Arrays) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 1e-2)])
+def test_step_by_step_is_the_whole_sequence(arrays: Arrays, precision: str, tolerance: float) -> None:
     hidden, c, _ = theirs(arrays, False)
     inputs = single(arrays)
     lstm = layer(inputs["kernel"], inputs["bias"])
-    step, carry, gates = lstm.stepper(), (inputs["c"].T, inputs["h"].T), lstm.constant_gates(inputs["z"]).T
-    for x, expected in zip(inputs["x"], hidden, strict=True):
-        carry = step(x.T, carry, gates)
-        np.testing.assert_allclose(carry[1].T, expected, atol=1e-6)
-    np.testing.assert_allclose(carry[0].T, c, atol=1e-6)
+    with products(precision):
+        step, carry, gates = lstm.stepper(), (inputs["c"].T, inputs["h"].T), lstm.constant_gates(inputs["z"]).T
+        for x, expected in zip(inputs["x"], hidden, strict=True):
+            carry = step(x.T, carry, gates)
+            np.testing.assert_allclose(carry[1].T, expected, atol=tolerance)
+    np.testing.assert_allclose(carry[0].T, c, atol=tolerance)
 
 
 @pytest.mark.parametrize("times", [1, FEW])
-def test_tokens_stand_for_one_hot_vectors(arrays: Arrays, times: int) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 1e-2)])
+def test_tokens_stand_for_one_hot_vectors(arrays: Arrays, times: int, precision: str, tolerance: float) -> None:
     """So they do at both ends of the classes, few and many; the token after the last stands for zeros."""
     inputs = single(arrays)
-    step = layer(inputs["kernel"], inputs["bias"]).stepper()
+    with products(precision):
+        step = layer(inputs["kernel"], inputs["bias"]).stepper()
     carry = (np.tile(inputs["c"], (times, 1)).T, np.tile(inputs["h"], (times, 1)).T)
     tokens = np.array([0, X - 1, X] * times, np.int32)
     vectors = (tokens == np.arange(X)[:, None]).astype(np.float32)
     for from_token, from_vector in zip(
         step(jnp.asarray(tokens), carry), step(jnp.asarray(vectors), carry), strict=True
     ):
-        np.testing.assert_allclose(from_token, from_vector, atol=1e-6)
+        np.testing.assert_allclose(from_token, from_vector, atol=tolerance)
 
 
 def test_without_constant_inputs(arrays: Arrays) -> None:

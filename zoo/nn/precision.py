@@ -45,6 +45,15 @@ def rounded(x: jax.Array) -> jax.Array:
     return x.astype(_products.get())
 
 
+def filling(width: int) -> int:
+    """How many zeros to add to `width` numbers that a product sums over; none in float32.
+
+    AMX takes 32 numbers of bfloat16 at a time, and the rest of a sum one by one: [1024, 346] · [346, 128] takes 434 µs
+    on one core, [1024, 352] · [352, 128] 212; [512, 602] · [602, 2048] 2691, with 608 1859.
+    """
+    return -width % 32 if _products.get() == jnp.bfloat16 else 0
+
+
 def dot(x: jax.Array, y: jax.Array) -> jax.Array:
     """Matrix product x · y of [..., X] and [X, Y], its factors in the format of `y`, sums and result in float32."""
     lead = "abcdef"[: x.ndim - 1]

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zoo.nn.precision import dot, dot_columns, rounded, turned
+from zoo.nn.precision import dot, dot_columns, filling, rounded, turned
 
 Carry = tuple[jax.Array, jax.Array]  # (c, h), each [B, H], or [H, B] as columns
 Carries = tuple[Carry, ...]  # of several layers
@@ -87,19 +87,22 @@ class LSTM(nnx.Module):
         Returns h at every step [T, B, H], and the last carry.
         """
         gates = jnp.broadcast_to(gates, (x.shape[1], 4 * self.units))
-        hidden, c, h = _scan(x, rounded(self._varying_kernel()), gates, *carry, reverse)
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, filling(self.varying + self.units))))
+        hidden, c, h = _scan(x, self._varying_kernel(), gates, *carry, reverse)
         return hidden, (c, h)
 
     def stepper(self) -> LSTMStep:
         """The same, one step at a time; to be made outside the loop that it is for."""
-        kernels = turned(self._varying_kernel()), turned(self.kernel[-self.units :])
+        kernels = self._varying_kernel().T, turned(self.kernel[-self.units :])
         return LSTMStep(self.kernel[: self.varying], *kernels, self.bias[...][:, None])
 
     def _varying_kernel(self) -> jax.Array:
-        """The kernel without the rows of constant inputs."""
-        if self.varying + self.units == self.kernel.shape[0]:
-            return self.kernel[...]
-        return jnp.concatenate([self.kernel[: self.varying], self.kernel[-self.units :]])
+        """The kernel without the rows of constant inputs, in the products' format, filled: [X + filling + H, 4H]."""
+        kernel, spare = rounded(self.kernel[...]), filling(self.varying + self.units)
+        if self.varying + spare + self.units == len(kernel):
+            return kernel
+        zeros = jnp.zeros((spare, 4 * self.units), kernel.dtype)
+        return jnp.concatenate([kernel[: self.varying], zeros, kernel[-self.units :]])
 
     def zeros(self, batch: int) -> Carry:
         return jnp.zeros((batch, self.units)), jnp.zeros((batch, self.units))
@@ -129,7 +132,7 @@ class Bidirectional(nnx.Module):
 
 
 class LSTMStep(NamedTuple):
-    """An LSTM layer on columns. `rows` float32 [X, 4H], `kernel` [4H, X + H], `bias` float32 [4H, 1].
+    """An LSTM layer on columns. `rows` float32 [X, 4H], `kernel` [4H, X + filling + H], `bias` float32 [4H, 1].
 
     `recurrent` [4H, H] is a part of the kernel: cut in the loop that steps, it would be copied at every step.
     """
@@ -145,11 +148,12 @@ class LSTMStep(NamedTuple):
         `x` is floats [X, B] or int tokens [B], each of which stands for a one-hot vector; one past the last class
         stands for zeros.
         """
-        (c, h), inputs = carry, len(self.rows)
+        (c, h), inputs = carry, self.kernel.shape[1] - self.recurrent.shape[1]
         if jnp.issubdtype(x.dtype, jnp.integer) and len(x) < FEW:
             product = self.rows.at[x].get(mode="fill", fill_value=0.0).T + dot_columns(self.recurrent, h)
         else:
-            x = x if x.ndim > 1 else x == jnp.arange(inputs)[:, None]
+            tokens = x.ndim == 1
+            x = x == jnp.arange(inputs)[:, None] if tokens else jnp.pad(x, ((0, inputs - len(x)), (0, 0)))
             both = jnp.concatenate([x.astype(self.kernel.dtype), h.astype(self.kernel.dtype)])
             product = dot_columns(self.kernel, both)
         c, h, _ = _cell(product + (self.bias if gates is None else gates), c, axis=0)
@@ -166,10 +170,15 @@ def chrono(key: jax.Array, units: int, memory: int) -> jax.Array:
     return jnp.concatenate([-forget, zeros, forget - 1.0, zeros])
 
 
+def sigmoid(x: jax.Array) -> jax.Array:
+    """σ(x) by way of tanh, which XLA's CPU backend has quicker (MusicVAE drawing 64 windows: 12.6 → 12.1 ms)."""
+    return 0.5 + 0.5 * jnp.tanh(0.5 * x)
+
+
 def _cell(gates: jax.Array, c: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
     """(c', h', the four activated gates [B, H]) from pre-activations [B, 4H] and c [B, H]; `axis` is that of units."""
     i, j, f, o = jnp.split(gates, 4, axis=axis)
-    i, j, f, o = jax.nn.sigmoid(i), jnp.tanh(j), jax.nn.sigmoid(f + 1.0), jax.nn.sigmoid(o)
+    i, j, f, o = sigmoid(i), jnp.tanh(j), sigmoid(f + 1.0), sigmoid(o)
     c = f * c + i * j
     return c, o * jnp.tanh(c), (i, j, f, o)
 
