@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from zoo.nn.precision import products
+from zoo.nn.precision import filling, products
 from zoo.nn.recurrent import FEW, LSTM, Dense, chrono
 
 T, B, X, Z, H = 5, 3, 4, 2, 6  # steps, batch, inputs, constant inputs, units
@@ -154,6 +154,15 @@ def test_tokens_stand_for_one_hot_vectors(arrays: Arrays, times: int, precision:
         step(jnp.asarray(tokens), carry), step(jnp.asarray(vectors), carry), strict=True
     ):
         np.testing.assert_allclose(from_token, from_vector, atol=tolerance)
+
+
+def test_constant_inputs_do_not_fill() -> None:
+    """Where there are as many of them as zeros to fill with, the token after the last class stands for zeros too."""
+    with products("bfloat16"):
+        spare = filling(X + H)
+        step = LSTM(X + spare, H, memory=T, constant=spare, rngs=nnx.Rngs(0)).stepper()
+    assert step.kernel.shape == (4 * H, X + spare + H)
+    assert not step.kernel[:, X:-H].any()
 
 
 def test_without_constant_inputs(arrays: Arrays) -> None:

@@ -99,7 +99,7 @@ class LSTM(nnx.Module):
     def _varying_kernel(self) -> jax.Array:
         """The kernel without the rows of constant inputs, in the products' format, filled: [X + filling + H, 4H]."""
         kernel, spare = rounded(self.kernel[...]), filling(self.varying + self.units)
-        if self.varying + spare + self.units == len(kernel):
+        if not spare and len(kernel) == self.varying + self.units:
             return kernel
         zeros = jnp.zeros((spare, 4 * self.units), kernel.dtype)
         return jnp.concatenate([kernel[: self.varying], zeros, kernel[-self.units :]])
@@ -152,8 +152,7 @@ class LSTMStep(NamedTuple):
         if jnp.issubdtype(x.dtype, jnp.integer) and len(x) < FEW:
             product = self.rows.at[x].get(mode="fill", fill_value=0.0).T + dot_columns(self.recurrent, h)
         else:
-            tokens = x.ndim == 1
-            x = x == jnp.arange(inputs)[:, None] if tokens else jnp.pad(x, ((0, inputs - len(x)), (0, 0)))
+            x = jnp.pad(x, ((0, inputs - len(x)), (0, 0))) if x.ndim > 1 else x == jnp.arange(inputs)[:, None]
             both = jnp.concatenate([x.astype(self.kernel.dtype), h.astype(self.kernel.dtype)])
             product = dot_columns(self.kernel, both)
         c, h, _ = _cell(product + (self.bias if gates is None else gates), c, axis=0)
