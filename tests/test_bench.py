@@ -119,8 +119,9 @@ def test_counts_a_loop_as_often_as_it_runs() -> None:
     x = jnp.ones((steps, batch, inputs))
     forward = 2 * steps * batch * (inputs + units) * 4 * units
     assert bench.matmul_flops(run, params, x) == forward
-    # Backwards: the kernel's gradient costs as much again, h's gradient the recurrent part of it, x's isn't needed.
-    backward = forward + 2 * steps * batch * units * 4 * units
+    # Backwards: the kernel's gradient costs as much again, h's gradient the recurrent part of it, the bias' is a
+    # product with ones, x's isn't needed.
+    backward = forward + 2 * steps * batch * (units + 1) * 4 * units
     assert bench.matmul_flops(jax.grad(run), params, x) == forward + backward
 
 

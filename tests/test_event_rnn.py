@@ -19,6 +19,7 @@ import zoo
 from tests import shared
 from tests.networks import drawn
 from zoo.errors import InputError, WeightsError
+from zoo.models import event_rnn
 from zoo.models.event_rnn import (
     PUBLISHED,
     Config,
@@ -36,6 +37,8 @@ from zoo.music.chords import NO_CHORD, move_chords, pack_chord
 from zoo.music.codecs import get_codec
 from zoo.music.score import Score
 from zoo.nn.attentive import AttentiveLSTM
+from zoo.nn.precision import products
+from zoo.tasks import bench
 
 with warnings.catch_warnings():  # pydub, which note_seq imports, has invalid escape sequences
     warnings.simplefilter("ignore")
@@ -219,6 +222,15 @@ def note_rnn() -> Iterator[Any]:
         pytest.skip(f"its weights can't be had: {error}")
     finally:
         mirror.undo()
+
+
+def test_attention_trains_in_bfloat16() -> None:
+    """XLA's CPU backend doesn't know every order of a bfloat16 product's factors, and says so only when it runs."""
+    architecture = event_rnn.ARCHITECTURE
+    with products("bfloat16"):
+        step, args = bench.program(architecture, architecture.tiny["attention"], "train", 3)
+        _, metrics = step(*args)
+    assert np.isfinite(float(metrics["loss"]))
 
 
 def test_note_rnn_is_tensorflows(note_rnn: Any) -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zoo.nn.precision import dot_columns, turned
+from zoo.nn.precision import dot, rounded
 from zoo.nn.recurrent import LSTM, Carry, Dense, DenseStep, LSTMStep
 
 
@@ -53,7 +53,7 @@ class AttentiveLSTM(nnx.Module):
     def stepper(self) -> AttentiveStep:
         """The same, one step at a time; to be made outside the loop that it is for."""
         steps = self.input.stepper(), self.cell.stepper(), self.query.stepper(), self.output.stepper()
-        return AttentiveStep(*steps, turned(self.kernel[...]), self.score[...])
+        return AttentiveStep(*steps, rounded(self.kernel[...]), self.score[...])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """All steps from the beginning, `x` [T, B, X] → [T, B, H]."""
@@ -69,7 +69,7 @@ class AttentiveLSTM(nnx.Module):
 
 
 class AttentiveStep(NamedTuple):
-    """An attentive layer on columns. `kernel` [H, H] is turned, `score` [H]."""
+    """An attentive layer on columns. `kernel` [H, H], `score` [H]."""
 
     input: DenseStep
     cell: LSTMStep
@@ -87,5 +87,5 @@ class AttentiveStep(NamedTuple):
         heard = jnp.einsum("bl,blh->hb", jax.nn.softmax(scores, axis=1), state.window)
         out = self.output(jnp.concatenate([carry[1], heard]))
         window = jnp.concatenate([state.window[:, 1:], out.T[:, None]], axis=1)
-        features = jnp.concatenate([state.features[:, 1:], dot_columns(self.kernel, out).T[:, None]], axis=1)
+        features = jnp.concatenate([state.features[:, 1:], dot(out.T, self.kernel)[:, None]], axis=1)
         return Attended(carry, out, heard, window, features)
