@@ -1,17 +1,19 @@
-// Times magenta.js's MusicVAE under Node: `node bench.js --backend wasm --batches 1,64,512 --seconds 3`.
+// magenta.js's MusicVAE under Node, as `node bench.js --backend wasm --batch 64 --seconds .5`: `benchmarks/run.py` tells
+// it when.
 //
-// Prints a JSON line for each batch size: the seconds of every call of `sampleTensors` until its tokens have arrived,
-// after one call that isn't counted. The network has the shapes of Magenta's mel_2bar_small and random weights, made
-// here in the checkpoint format that magenta.js loads; sampling takes as long whatever the weights.
+// It answers each line of its input as `peers/turns.py` has it. What is timed is `sampleTensors`, until its tokens have
+// arrived. The network has the shapes of Magenta's mel_2bar_small and random weights, made here in the checkpoint format
+// that magenta.js loads; sampling takes as long whatever the weights.
 
 const http = require('http');
+const readline = require('readline');
 const {parseArgs} = require('util');
 const {performance} = require('perf_hooks');
 
 const {values: options} = parseArgs({options: {
   backend: {type: 'string', default: 'wasm'}, // cpu (plain JavaScript) or wasm
-  batches: {type: 'string', default: '1,64,512'},
-  seconds: {type: 'string', default: '3'},
+  batch: {type: 'string', default: '1'},
+  seconds: {type: 'string', default: '0.5'},
 }});
 
 const ENCODER = 'encoder/cell_0/bidirectional_rnn';
@@ -67,29 +69,28 @@ async function main() {
   await model.initialize();
   server.close();
 
-  const sample = async batch => {
-    const tokens = await model.sampleTensors(batch, 1.0);
+  const sample = async () => {
+    const tokens = await model.sampleTensors(Number(options.batch), 1.0);
     await tokens.data();
     tokens.dispose();
   };
-  for (const batch of options.batches.split(',').map(Number)) {
-    await sample(batch);
+  const version = `@magenta/music ${require('@magenta/music/package.json').version}, tfjs ${tf.version.tfjs}`;
+  for await (const line of readline.createInterface({input: process.stdin})) {
     const times = [];
     const begin = performance.now();
     const processor = process.cpuUsage();
-    while (times.length < 3 || performance.now() - begin < 1000 * Number(options.seconds)) {
+    while (times.length === 0 || performance.now() - begin < 1000 * Number(options.seconds)) {
       const start = performance.now();
-      await sample(batch);
+      await sample();
       times.push((performance.now() - start) / 1000);
     }
     const used = process.cpuUsage(processor);
     process.stdout.write(JSON.stringify({
-      system: `magenta.js ${options.backend}`,
-      version: `@magenta/music ${require('@magenta/music/package.json').version}, tfjs ${tf.version.tfjs}`,
-      operation: 'decode',
-      batch,
-      times,
-      cores_used: (used.user + used.system) / 1000 / (performance.now() - begin),
+      seconds: (performance.now() - begin) / 1000,
+      processor: (used.user + used.system) / 1e6,
+      times: times.length > 1 ? times.slice(1) : times,
+      memory_mb: process.resourceUsage().maxRSS / 1000,
+      version,
     }) + '\n');
   }
 }

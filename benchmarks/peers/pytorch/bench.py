@@ -1,6 +1,7 @@
-"""Times the PyTorch twin: `python bench.py --batches 1,64,512 --seconds 3`.
+"""The PyTorch twin of MusicVAE: `benchmarks/run.py` tells it when.
 
-Prints a JSON line for each operation and batch size: the seconds of every call after a first that isn't counted.
+`python bench.py WAY OPERATION SIZE SECONDS`, such as `"jit bfloat16" decode 64 .5`: the way is eager, jit, either with
+bfloat16 after it, or compiled (by torch.compile, which takes minutes), the operation encode, forward, decode or train.
 With `--logits in.npz out.npz` it writes instead the twin's logits and posterior for the weights, `z` and tokens in a
 file: the test that both compute the same.
 """
@@ -8,10 +9,8 @@ file: the test that both compute the same.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,76 +23,60 @@ SAMPLING_RATE = 1000.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=lambda text: [int(size) for size in text.split(",")], default=[1, 64, 512])
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("plan", nargs="*", metavar="WAY OPERATION SIZE SECONDS")
     parser.add_argument("--teacher-forced", action="store_true", help="train without scheduled sampling")
-    parser.add_argument("--compile", action="store_true", help="torch.compile as well: it takes minutes")
     parser.add_argument("--logits", nargs=2, metavar=("IN", "OUT"))
     options = parser.parse_args()
     if options.logits:
         return write_logits(*options.logits)
+    from benchmarks.peers.turns import answer
+
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    for name, operation, size, compile_s, call in operations(options):
-        times, cores = timed(call, options.seconds)
-        row = {"system": f"PyTorch {name}", "version": f"torch {torch.__version__}", "operation": operation}
-        row |= {"batch": size, "times": times, "cores_used": cores, "compile_s": compile_s}
-        print(json.dumps(row), flush=True)
-
-
-Operation = tuple[str, str, int, float | None, Callable[[], Any]]
-
-
-def operations(options: argparse.Namespace) -> Iterator[Operation]:
-    """(how it runs, operation, batch size, seconds to compile, call), one after another."""
     torch.manual_seed(0)
-    model = MusicVAE()
-    decoders = {"eager": decode_with(step), "jit": torch.jit.script(decode_with(step))}
-    if options.compile:
-        decoders["compiled"] = decode_with(torch.compile(step, dynamic=False))
-    ways = [(name, decode, torch.float32) for name, decode in decoders.items()]
-    ways.append(("jit bfloat16", decoders["jit"], torch.bfloat16))
-    for size in options.batches:
-        x = torch.randint(model.classes, (size, model.steps))
-        z = torch.randn(size, 256)
-        with torch.inference_mode():  # holds for the caller as well, between one yield and the next
-            yield "eager", "encode", size, None, lambda x=x: model.encode(x)
-            yield "eager", "forward", size, None, lambda x=x, z=z: model(z, x.T)
-            for name, decode, products in ways:
-                sample = partial(draw, model, decode, model.kernels(products), z)
-                begin = time.perf_counter()
-                for _ in range(1 if name == "eager" else 3):  # jit profiles twice before it optimises
-                    sample()
-                yield name, "decode", size, None if name == "eager" else time.perf_counter() - begin, sample
-    size = max(options.batches)
-    x = torch.randint(model.classes, (size, model.steps))
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    rate = None if options.teacher_forced else SAMPLING_RATE
+    way, operation, size, seconds = options.plan
+    if operation == "train":
+        call = trainer(way, int(size), None if options.teacher_forced else SAMPLING_RATE)
+    else:
+        call = torch.inference_mode()(inference(way, operation, int(size)))
+    return answer({operation: call}, f"torch {torch.__version__}", float(seconds))
 
-    def train(rounded: bool) -> None:
+
+def decoder(way: str) -> Decode:
+    """The loop over steps, as it is, scripted or with a compiled step."""
+    if way.startswith("jit"):
+        return torch.jit.script(decode_with(step))
+    return decode_with(torch.compile(step, dynamic=False) if way.startswith("compiled") else step)
+
+
+def inference(way: str, operation: str, size: int) -> Callable[[], Any]:
+    model = MusicVAE()
+    x, z = torch.randint(model.classes, (size, model.steps)), torch.randn(size, 256)
+    if operation == "encode":
+        return lambda: model.encode(x)
+    if operation == "forward":
+        return lambda: model(z, x.T)
+    kernels = model.kernels(torch.bfloat16 if way.endswith("bfloat16") else torch.float32)
+    return partial(draw, model, decoder(way), kernels, z)
+
+
+def trainer(way: str, size: int, rate: float | None) -> Callable[[], Any]:
+    """A step of fused Adam; draws for scheduled sampling, if there are any, come from the loop that `way` names."""
+    model = MusicVAE()
+    x = torch.randint(model.classes, (size, model.steps))
+    optimiser, decode = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), decoder(way)
+
+    def train() -> None:
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
-            loss = model.loss(x, 1000, decoders["eager" if rounded else "jit"], rate)
+        with torch.autocast("cpu", torch.bfloat16, enabled=way.endswith("bfloat16")):
+            loss = model.loss(x, 1000, decode, rate)
         loss.backward()
         optimiser.step()
 
-    yield "eager", "train", size, None, partial(train, False)
-    yield "autocast bfloat16", "train", size, None, partial(train, True)
+    return train
 
 
 def draw(model: MusicVAE, decode: Decode, kernels: Kernels, z: torch.Tensor) -> torch.Tensor:
     return decode(*model.start(z), kernels, model.steps, 1.0)
-
-
-def timed(call: Callable[[], Any], seconds: float) -> tuple[list[float], float]:
-    """Seconds of each call after a first, at least three, and how many processor cores were in use meanwhile."""
-    call()
-    times: list[float] = []
-    processor, begin = time.process_time(), time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return times, (time.process_time() - processor) / (time.perf_counter() - begin)
 
 
 def write_logits(source: str, target: str) -> None:
