@@ -41,9 +41,11 @@ def take_turns(field: Sequence[Contestant], rounds: int, title: str, more: Mappi
     environment |= {"PYTHONPATH": str(Path(__file__).parent.parent)} | dict(more)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
     running = [(one, subprocess.Popen(one.command, **pipes)) for one in field]  # type: ignore[call-overload]
-    for number in range(rounds + 1):
-        for contestant, process in running if number % 2 else reversed(running):
-            print(f"{title}, turn {number}: {contestant.system}", file=sys.stderr)
-            contestant.take_turn(process)
-    for _, process in running:
-        process.communicate()
+    try:
+        for number in range(rounds + 1):
+            for contestant, process in running if number % 2 else reversed(running):
+                print(f"{title}, turn {number}: {contestant.system}", file=sys.stderr)
+                contestant.take_turn(process)
+    finally:  # they end when nothing more is asked
+        for _, process in running:
+            process.communicate()
