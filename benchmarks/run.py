@@ -159,15 +159,14 @@ def main() -> None:
     for model in models:
         before = {(row["system"], row["operation"], row["batch"]): row for row in alone(model, os.environ | more)}
         wanted = options.operations.split(",") if options.operations else dict.fromkeys(key[1] for key in before)
-        rows = []
         for operation, size in dict.fromkeys(key[1:] for key in before if key[1] in wanted):
             field = field_of(model, operation, size, options.seconds, options.compile)
             take_turns(field, options.rounds, f"{model} {operation} {size}", more)
-            rows += [row_of(one, model, size, before.get((one.system, operation, size), {})) for one in field]
+            rows = [row_of(one, model, size, before.get((one.system, operation, size), {})) for one in field]
+            table.put(rows, path, ("model", "operation", "batch"))
             told.append(f"{model}, {operation} {size}, {compared(field)}")
         if not options.operations:
-            rows.append(cold_start(model, os.environ | more))
-        table.put(rows, path)
+            table.put([cold_start(model, os.environ | more)], path)
     table.plot([row for row in table.read(path.parent, path.name) if row["model"] in models], path.with_suffix(".png"))
     print(table.markdown(options.out), *told, sep="\n")
     return None

@@ -55,9 +55,9 @@ def put(
     fields: Sequence[str] = bench.FIELDS,
 ) -> None:
     """Writes rows into a CSV file, in place of those that agree with one of them in all of `same`; others stay."""
-    new = {tuple(row[name] for name in same) for row in rows}
+    new = {tuple(str(row[name]) for name in same) for row in rows}
     old = read(path.parent, path.name) if path.exists() else []
-    kept = [row for row in old if tuple(row[name] for name in same) not in new]
+    kept = [row for row in old if tuple(str(row[name]) for name in same) not in new]
     bench.write_csv([dict(row) for row in [*kept, *rows]], path, fields)
 
 

@@ -179,6 +179,22 @@ def test_table_has_medians_of_rounds_and_says_what_nobody_measured(tmp_path: Pat
     assert (tmp_path / "box.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_new_rows_take_the_place_of_old_ones(tmp_path: Path) -> None:
+    """A batch is a number in a row, and text in the file."""
+
+    def row(system: str, batch: int, seconds: float) -> dict[str, Any]:
+        return {"model": "toy/one", "operation": "decode", "system": system, "batch": batch, "median_s": seconds}
+
+    path, same = tmp_path / "rows.csv", ("model", "operation", "batch")
+    table.put([row("zoo", 1, 0.5), row("peer", 1, 0.7), row("zoo", 8, 0.9)], path, same)
+    table.put([row("zoo", 1, 0.25)], path, same)
+    rows = table.read(tmp_path)
+    assert [(row["system"], row["batch"], row["median_s"]) for row in rows] == [
+        ("zoo", "8", "0.9"),
+        ("zoo", "1", "0.25"),
+    ]
+
+
 def test_table_replaces_what_stands_between_the_marks() -> None:
     text = f"# Title\n{table.BEGIN}\nold\n{table.END}\nrest"
     assert table.insert(text, "new") == f"# Title\n{table.BEGIN}\nnew\n{table.END}\nrest"

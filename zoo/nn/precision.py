@@ -3,7 +3,7 @@
 Parameters, states, sums and everything between products stay float32; only the two factors are rounded, and what an
 LSTM keeps of its gates for the way back. On a CPU with AVX-512 BF16 the product itself is twice as fast (Zen 4, one
 core: 104 → 200 GFLOP/s at [512, 602] · [602, 2048]), with AMX three times, and a training step of MusicVAE or of a
-transformer 1.5 to 2 times. `jax.default_matmul_precision` does nothing on the CPU, so the factors are rounded here.
+transformer 1.5 to 3 times. `jax.default_matmul_precision` does nothing on the CPU, so the factors are rounded here.
 """
 
 from __future__ import annotations
