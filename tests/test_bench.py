@@ -182,7 +182,7 @@ def test_table_has_medians_of_rounds_and_says_what_nobody_measured(tmp_path: Pat
 def test_new_rows_take_the_place_of_old_ones(tmp_path: Path) -> None:
     """A batch is a number in a row, and text in the file."""
 
-    def row(system: str, batch: int, seconds: float) -> dict[str, Any]:
+    def row(system: str, batch: int, seconds: float) -> bench.Row:
         return {"model": "toy/one", "operation": "decode", "system": system, "batch": batch, "median_s": seconds}
 
     path, same = tmp_path / "rows.csv", ("model", "operation", "batch")
