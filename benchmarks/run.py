@@ -154,7 +154,7 @@ def main() -> None:
     more |= {"OMP_PROC_BIND": "close", "PYTHONPATH": str(HERE.parent), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     more |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # huge pages, on Linux: a training step gains 1.2 times
 
-    path, told = table.file_of_device(options.out), []
+    path = table.file_of_device(options.out)
     models = [find(name).name for name in options.models]  # whole: what rows are kept under
     for model in models:
         before = {(row["system"], row["operation"], row["batch"]): row for row in alone(model, os.environ | more)}
@@ -164,11 +164,11 @@ def main() -> None:
             take_turns(field, options.rounds, f"{model} {operation} {size}", more)
             rows = [row_of(one, model, size, before.get((one.system, operation, size), {})) for one in field]
             table.put(rows, path, ("model", "operation", "batch"))
-            told.append(f"{model}, {operation} {size}, {compared(field)}")
+            print(f"{model}, {operation} {size}, {compared(field)}", flush=True)
         if not options.operations:
             table.put([cold_start(model, os.environ | more)], path)
     table.plot([row for row in table.read(path.parent, path.name) if row["model"] in models], path.with_suffix(".png"))
-    print(table.markdown(options.out), *told, sep="\n")
+    print(table.markdown(options.out))
     return None
 
 
