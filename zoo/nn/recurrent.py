@@ -248,7 +248,8 @@ def _scan_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
     n = together(steps, batch)
     at = jax.tree.map(lambda x: x.reshape(steps // n, n, *x.shape[1:]), (saved[0], d_hidden, *saved[1:]))
     start = (d_c, d_h, jnp.split(jnp.zeros(constant.shape), 4)), jnp.split(jnp.zeros(kernel.shape), 4)
-    ((d_c, d_h, d_constant), d_kernel), d_x = jax.lax.scan(several, start, at, reverse=not reverse)
+    carry, d_x = jax.lax.scan(several, start, at, reverse=not reverse, unroll=n == steps)  # a single one needs no loop
+    (d_c, d_h, d_constant), d_kernel = carry
     d_x = d_x.reshape(steps, *d_x.shape[2:])  # dropped by the compiler where the inputs need no gradient
     return d_x, jnp.concatenate(d_kernel).astype(kernel.dtype), jnp.concatenate(d_constant), d_c, d_h
 
