@@ -90,7 +90,7 @@ class LSTM(nnx.Module):
         """
         x = jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, filling(self.varying + self.units)), (0, 0)))  # [T, X, B]
         gates = gates.T if gates.ndim > 1 else gates[:, None]
-        hidden, c, h = _scan(x, self._varying_kernel().T, gates, carry[0].T, carry[1].T, reverse)
+        hidden, c, h = _scan(x, self._varying_kernel(), gates, carry[0].T, carry[1].T, reverse)
         return hidden.swapaxes(1, 2), (c.T, h.T)
 
     def stepper(self) -> LSTMStep:
@@ -188,14 +188,14 @@ def _cell(gates: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, tuple[j
 def _scan(
     x: jax.Array, kernel: jax.Array, constant: jax.Array, c: jax.Array, h: jax.Array, reverse: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`x` [T, X, B], `kernel` [4H, X + H], `constant` [4H, B] or [4H, 1], `c`, `h` [H, B] → h [T, H, B], last c, h."""
+    """`x` [T, X, B], `kernel` [X + H, 4H], `constant` [4H, B] or [4H, 1], `c`, `h` [H, B] → h [T, H, B], last c, h."""
     # To turn the kernel takes longer than one column gains by it (MusicVAE encodes a window in 20 ms, so in 13).
-    single, rows = x.shape[2] == 1 and kernel.dtype == jnp.float32, kernel.T
+    single, columns = x.shape[2] == 1 and kernel.dtype == jnp.float32, kernel.T
 
     def step(carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
         c, h = carry
         xh = jnp.concatenate([x, h])
-        c, h, _ = _cell((dot(xh.T, rows).T if single else dot_columns(kernel, xh)) + constant, c)
+        c, h, _ = _cell((dot(xh.T, kernel).T if single else dot_columns(columns, xh)) + constant, c)
         return (c, h), h
 
     (c, h), hidden = jax.lax.scan(step, (c, h), x, reverse=reverse)
@@ -205,11 +205,12 @@ def _scan(
 def _scan_forward(*args: Any) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Any]:
     *primals, reverse = args  # whose values may or may not be asked for a gradient
     x, kernel, constant, c, h = (primal.value for primal in primals)
+    columns = kernel.T
 
     def step(carry: Carry, x: jax.Array) -> tuple[Carry, Any]:
         c, h = carry
         xh = jnp.concatenate([x, h]).astype(kernel.dtype)
-        after, h, activated = _cell(dot_columns(kernel, xh) + constant, c)
+        after, h, activated = _cell(dot_columns(columns, xh) + constant, c)
         return (after, h), (h, (packed(xh), c, *(packed(gate.astype(kernel.dtype)) for gate in activated)))
 
     (c, h), (hidden, saved) = jax.lax.scan(step, (c, h), x, reverse=reverse)
@@ -225,8 +226,7 @@ def _scan_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
     d_hidden = None if isinstance(gradients[0], SymbolicZero) else gradients[0]  # an encoder's last state alone counts
     d_c, d_h = (jnp.zeros(d.shape) if isinstance(d, SymbolicZero) else d for d in gradients[1:])
     units, (steps, _, batch) = len(d_c), saved[0].shape
-    into = [block.T for block in jnp.split(kernel[:, :-units], 4)]  # [X, H] each
-    recurrent = [block.T for block in jnp.split(kernel[:, -units:], 4)]  # [H, H]
+    into, recurrent = (jnp.split(rows, 4, axis=1) for rows in (kernel[:-units], kernel[-units:]))  # [X, H], [H, H] each
     ones = jnp.ones((batch, 1))
 
     def step(carry: Any, at: Any) -> tuple[Any, Any]:
@@ -250,11 +250,11 @@ def _scan_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
 
     n = together(steps, batch)
     at = jax.tree.map(lambda x: x.reshape(steps // n, n, *x.shape[1:]), (saved[0], d_hidden, *saved[1:]))
-    start = (d_c, d_h, jnp.split(jnp.zeros(constant.shape), 4)), jnp.split(jnp.zeros(kernel.shape), 4)
+    start = (d_c, d_h, jnp.split(jnp.zeros(constant.shape), 4)), jnp.split(jnp.zeros(kernel.shape[::-1]), 4)
     carry, d_x = jax.lax.scan(several, start, at, reverse=not reverse, unroll=n == steps)  # a single one needs no loop
     (d_c, d_h, d_constant), d_kernel = carry
     d_x = d_x.reshape(steps, *d_x.shape[2:])  # dropped by the compiler where the inputs need no gradient
-    return d_x, jnp.concatenate(d_kernel).astype(kernel.dtype), jnp.concatenate(d_constant), d_c, d_h
+    return d_x, jnp.concatenate(d_kernel).T.astype(kernel.dtype), jnp.concatenate(d_constant), d_c, d_h
 
 
 _scan.defvjp(_scan_forward, _scan_backward, symbolic_zeros=True)
