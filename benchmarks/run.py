@@ -98,7 +98,8 @@ def row_of(contestant: Contestant, model: str, size: int, before: bench.Row) -> 
     row = {"device": bench.device_name(), "platform": "cpu"} | before
     row |= {"system": contestant.system, "version": contestant.turns[0]["version"], "model": model}
     row |= {"operation": contestant.operation} | bench.summary(medians, size, find(model).config.steps)
-    row["cores_used"] = sum(t["processor"] for t in contestant.turns) / sum(t["seconds"] for t in contestant.turns)
+    processor, seconds = (sum(turn[name] for turn in contestant.turns[1:]) for name in ("processor", "seconds"))
+    row["cores_used"] = processor / seconds
     for name in ("gflops_per_s", "share_of_matmul"):
         if before.get(name) is not None:
             row[name] = before[name] * before["median_s"] / row["median_s"]
@@ -147,6 +148,12 @@ def main() -> None:
         model, operation, size, precision, seconds = options.serve
         return serve(model, operation, int(size), precision, float(seconds))
 
+    models = [find(name).name for name in options.models]  # whole: what rows are kept under
+    known = {operation: None for model in models for operation in (*find(model).architecture.kernels, "train")}
+    wanted = options.operations.split(",") if options.operations else list(known)
+    if unknown := [operation for operation in wanted if operation not in known]:
+        parser.error(f"no operation {', '.join(unknown)}; choose of {', '.join(known)}")
+
     if options.cores:
         os.sched_setaffinity(0, options.cores)  # children inherit it
     threads = str(bench.cores())
@@ -155,10 +162,8 @@ def main() -> None:
     more |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # huge pages, on Linux: a training step gains 1.2 times
 
     path = table.file_of_device(options.out)
-    models = [find(name).name for name in options.models]  # whole: what rows are kept under
     for model in models:
         before = {(row["system"], row["operation"], row["batch"]): row for row in alone(model, os.environ | more)}
-        wanted = options.operations.split(",") if options.operations else dict.fromkeys(key[1] for key in before)
         for operation, size in dict.fromkeys(key[1:] for key in before if key[1] in wanted):
             field = field_of(model, operation, size, options.seconds, options.compile)
             take_turns(field, options.rounds, f"{model} {operation} {size}", more)
