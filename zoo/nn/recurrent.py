@@ -220,7 +220,7 @@ def _scan_forward(*args: Any) -> tuple[tuple[jax.Array, jax.Array, jax.Array], A
 def _scan_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
     """Gate by gate: they needn't be put together, and a product that sums over all four is slower than four.
 
-    On one core with AMX in bfloat16 [512, 2048] · [2048, 512] takes 2.5 ms, four of [512, 512] · [512, 512] added up 2.1.
+    On one core with AMX in bfloat16 [512, 2048] · [2048, 512] takes 2.5 ms, four of [512, 512] · [512, 512] 2.1.
     """
     kernel, constant, saved = residuals  # saved: [x; h] and c before each step, and the four gates, [T, ·, B] each
     d_hidden = None if isinstance(gradients[0], SymbolicZero) else gradients[0]  # an encoder's last state alone counts
