@@ -1,10 +1,10 @@
 """Measures models of the zoo and their peers in one run: `python -m benchmarks.run`.
 
-Every contestant is a process of its own, with the same cores, as many threads, and huge pages, and they take turns of
-half a second: whatever else the machine is doing hits all alike. A peer that isn't installed (see `peers/README.md`)
-is left out. Compilation, memory and the core's best matrix product are those of `zoo bench`, which goes first. Rows go
-to `results/<device>.csv` in place of the operation's older ones, a plot beside it; `python -m benchmarks.table` makes
-the README's table.
+Every contestant is a process of its own, with the same cores, as many threads, and memory held alike, and they take
+turns of half a second: whatever else the machine is doing hits all alike. A peer that isn't installed (see
+`peers/README.md`) is left out. Compilation, memory and the core's best matrix product are those of `zoo bench`, which
+goes first. Rows go to `results/<device>.csv` in place of the operation's older ones, a plot beside it; `python -m
+benchmarks.table` makes the README's table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import jax
 
 from benchmarks import table
-from benchmarks.contest import Contestant, take_turns
+from benchmarks.contest import MEMORY, Contestant, take_turns
 from benchmarks.peers.turns import answer
 from zoo.nn.precision import products
 from zoo.tasks import bench
@@ -158,8 +158,11 @@ def main() -> None:
         os.sched_setaffinity(0, options.cores)  # children inherit it
     threads = str(bench.cores())
     more = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"), threads)
-    more |= {"OMP_PROC_BIND": "close", "PYTHONPATH": str(HERE.parent), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    more |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # huge pages, on Linux: a training step gains 1.2 times
+    more |= {
+        "OMP_PROC_BIND": "close",
+        "PYTHONPATH": str(HERE.parent),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    } | MEMORY
 
     path = table.file_of_device(options.out)
     for model in models:

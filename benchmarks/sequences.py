@@ -29,7 +29,7 @@ import optax
 from flax import nnx
 
 from benchmarks import table
-from benchmarks.contest import Contestant, take_turns
+from benchmarks.contest import MEMORY, Contestant, take_turns
 from benchmarks.peers.turns import answer
 from zoo.models import event_rnn, music_transformer
 from zoo.models.music_transformer import ARCHITECTURE, Config, MusicTransformer
@@ -167,7 +167,7 @@ def contest(operation: str, rounds: int, python: Path) -> list[dict[str, Any]]:
     peer = [str(python), str(HERE / "peers" / "pytorch" / "sequences.py"), operation.split()[0]]
     field = [Contestant("zoo", operation, ours)]
     field += [Contestant(f"PyTorch, {name}", name, peer) for name in TRIALS[operation]]
-    take_turns(field, rounds, operation, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"})
+    take_turns(field, rounds, operation, MEMORY)
     times = [statistics.median(turn["processor"] for turn in contestant.turns[1:]) for contestant in field]
     rows: list[dict[str, Any]] = []
     for contestant, seconds in zip(field, times, strict=True):

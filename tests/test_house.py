@@ -51,6 +51,8 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": set(),
     "h5py": {"weights"},
     "soxr": {"music"},
+    "numba": {"nn"},
+    "llvmlite": {"nn"},
     "onnx": set(),
     "pickle": {"weights"},  # the restricted reader of PyTorch's files
 }

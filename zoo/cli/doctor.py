@@ -31,7 +31,6 @@ SETTINGS = {
     "JAX_PLATFORMS": "cpu, cuda or tpu, in place of JAX's choice",
     "JAX_COMPILATION_CACHE_DIR": "where compiled programs are kept",
 }
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def add(verbs: Verbs) -> None:
@@ -114,6 +113,4 @@ def _advice(devices: list[str]) -> list[str]:
     on_cpu = all(device.startswith("cpu") for device in devices)
     if on_cpu and shutil.which("nvidia-smi"):
         advice.append("there is an NVIDIA driver, but JAX computes on the CPU: pip install 'music-zoo[cuda]'")
-    if on_cpu and platform.libc_ver()[0] == "glibc" and HUGE_PAGES not in os.environ.get("GLIBC_TUNABLES", ""):
-        advice.append(f"to train faster on this CPU, use huge pages: GLIBC_TUNABLES={HUGE_PAGES} zoo train …")
     return advice

@@ -1,0 +1,122 @@
+"""An LSTM's steps on one or two cores of a CPU, through XLA's FFI: what lies between two products, in one pass.
+
+XLA's CPU backend writes one result at a time. Of a training step of MusicVAE the products of its LSTMs take less than
+half; the rest goes into some forty kernels a step that read and write the same numbers, and into zeros and copies for
+what the way back needs. Here one kernel does what is left of a step after its product: gates, cell and state, each
+kept where the way back finds it. `native_lstm.py` has them, compiled by numba.
+
+`T` steps, `X` inputs, `H` units, `B` columns, `K` = X + H. `n` steps stand together in what a product sums over later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+COLUMNS = 16  # fewer make no vectors
+CORES = 2  # XLA's loops use all cores, these one
+
+State = tuple[jax.Array, ...]  # xh [K, B], c [T + 1, H, B], inputs [⌈(T + 1) / n⌉, K, n, B], gates [T, 4H, B]
+
+
+def usable(columns: int, dtype: DTypeLike) -> bool:
+    """Whether a layer trains by these: on a CPU of few cores, not spread over several devices, with enough columns."""
+    here = jax.default_backend() == "cpu" and jax.device_count() == 1 and _cores() <= CORES
+    return here and columns >= COLUMNS and _registered(jnp.dtype(dtype).name)
+
+
+def start(x: jax.Array, c: jax.Array, h: jax.Array, dtype: DTypeLike, together: int) -> State:
+    """What `forward` goes on from: `x` float32 [T, X, B], `c`, `h` float32 [H, B]. `dtype` is the products' format."""
+    (steps, width, columns), units, kept = x.shape, len(c), _kept(dtype)
+    inputs = (steps // together + 1, width + units, together, columns)
+    results = [((width + units, columns), dtype), ((steps + 1, units, columns), jnp.float32)]
+    results += [(inputs, kept), ((steps, 4 * units, columns), kept)]
+    return tuple(_call("start", jnp.dtype(dtype).name, results, {})(x, c, h))
+
+
+def forward(t: jax.Array, z: jax.Array, constant: jax.Array, x: jax.Array, state: State) -> State:
+    """Step `t`, whose product with the kernel `z` [4H, B] is; `constant` [4H, B] or [4H, 1]. In place."""
+    results = [(a.shape, a.dtype) for a in state]
+    return tuple(
+        _call("forward", state[0].dtype.name, results, {4 + n: n for n in range(4)})(t, z, constant, x, *state)
+    )
+
+
+def backward(
+    t: jax.Array,
+    gates: jax.Array,
+    cells: jax.Array,
+    d_hidden: jax.Array,
+    parts: list[jax.Array],
+    d_c: jax.Array,
+    d_constant: jax.Array,
+    kept: list[jax.Array],
+) -> tuple[jax.Array, jax.Array, list[jax.Array], list[jax.Array]]:
+    """Step `t` on the way back: d_c and d_constant, in place, the gates' gradients, and `kept`, in place.
+
+    Gates go in pairs, input and candidate, forget and output: [2H, B] each. The sum of the two `parts` [H, B] is the
+    gradient of the state after the step, but for `d_hidden` [T, H, B], or [0, H, B]. `kept`, twice [2H, n, B], takes
+    the gates' gradients at n steps, or at none, [0, 1, B].
+    """
+    dtype = jnp.dtype(jnp.bfloat16 if gates.dtype == jnp.uint16 else gates.dtype)
+    pair = (2 * d_c.shape[0], d_c.shape[1]), dtype
+    results = [(d_c.shape, d_c.dtype), (d_constant.shape, d_constant.dtype), pair, pair]
+    results += [(a.shape, a.dtype) for a in kept]
+    call = _call("backward", dtype.name, results, {6: 0, 7: 1, 8: 4, 9: 5})
+    d_c, d_constant, *rest = call(t, gates, cells, d_hidden, *parts, d_c, d_constant, *kept)
+    return d_c, d_constant, rest[:2], rest[2:]
+
+
+def _kept(dtype: DTypeLike) -> DTypeLike:
+    """The format of what a loop cuts slices from: XLA's CPU backend would turn all of a bfloat16 array to float32."""
+    return jnp.uint16 if dtype == jnp.bfloat16 else dtype
+
+
+def _call(name: str, dtype: str, results: list[tuple[Any, Any]], aliases: dict[int, int]) -> Any:
+    shapes = [jax.ShapeDtypeStruct(*result) for result in results]
+    return jax.ffi.ffi_call(f"zoo_lstm_{name}_{dtype}", shapes, input_output_aliases=aliases)
+
+
+@functools.cache
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _registered(dtype: str) -> bool:
+    """Compiles and registers the kernels for `dtype`; False where that can't be: XLA does without."""
+    if sys.maxsize < 2**32 or sys.byteorder != "little":
+        return False
+    try:
+        handlers = _compiled(dtype)
+        for name, handler in handlers.items():
+            jax.ffi.register_ffi_target(f"zoo_lstm_{name}_{dtype}", _capsule(handler.address), platform="cpu")
+    except Exception:
+        return False
+    _handlers.extend(handlers.values())
+    return True
+
+
+def _compiled(dtype: str) -> dict[str, Any]:
+    from zoo.nn import native_lstm
+
+    try:
+        return native_lstm.handlers(dtype == "bfloat16", cache=True)
+    except RuntimeError:  # no folder to keep them in
+        return native_lstm.handlers(dtype == "bfloat16", cache=False)
+
+
+_handlers: list[Any] = []  # whose code XLA calls
+
+
+def _capsule(address: int) -> Any:
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+    return new(address, None, None)
