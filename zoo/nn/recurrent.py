@@ -303,7 +303,7 @@ def _native_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
 
     def several(carry: Any, block: jax.Array) -> tuple[Any, jax.Array]:
         state, d_kernel = carry
-        state, d_x = jax.lax.scan(step, state, block * n + jnp.arange(n)[::-1], unroll=n == 1)
+        state, d_x = jax.lax.scan(step, state, block * n + jnp.arange(n), reverse=True, unroll=n == 1)
         d_gates = state[3] if n == 1 else [unpacked(pair).reshape(2 * units, -1) for pair in state[4]]
         xh = unpacked(inputs[block]).reshape(inputs.shape[1], -1)  # [K, n B]
         share = [jnp.einsum("xb,yb->xy", pair, xh, preferred_element_type=jnp.float32) for pair in d_gates]
@@ -320,9 +320,9 @@ def _native_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
     )
     start = state, jnp.split(jnp.zeros(kernel.shape[::-1]), 2)
     # Two at a time: their shares are added to the kernel's gradient in one pass.
-    (state, d_kernel), d_x = jax.lax.scan(several, start, jnp.arange(steps // n)[::-1], unroll=2)
+    (state, d_kernel), d_x = jax.lax.scan(several, start, jnp.arange(steps // n), reverse=True, unroll=2)
     d_x = d_x.reshape(steps, *d_x.shape[2:])
-    d_x = d_x if reverse else d_x[::-1]
+    d_x = d_x[::-1] if reverse else d_x
     return d_x, jnp.concatenate(d_kernel).T.astype(kernel.dtype), state[2], state[1], sum(state[0])
 
 
