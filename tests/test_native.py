@@ -9,8 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from zoo.nn import native, recurrent
+from zoo.nn.precision import products
+from zoo.nn.recurrent import LSTM, Dense, draw_at_once, draws_at_once
+from zoo.nn.sampling import likeliest
 
 Arrays = dict[str, jax.Array]
 
@@ -95,8 +99,8 @@ def test_tanh() -> None:
     from zoo.nn import native_lstm
 
     x = np.linspace(-20, 20, 40_001, dtype=np.float32)
-    found = x.copy()
-    native_lstm.tanh_row(found)
+    found = np.zeros_like(x)
+    native_lstm.tanh_row(x, np.float32(0), found, np.zeros_like(x))
     np.testing.assert_allclose(found, np.tanh(x.astype(np.float64)), atol=5e-7)
 
 
@@ -113,7 +117,7 @@ def test_when(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(__import__("sys").modules, "numba", None)
         patch.delitem(__import__("sys").modules, "zoo.nn.native_lstm", raising=False)
-        assert not native._registered.__wrapped__("float32")
+        assert not native._registered.__wrapped__("lstm", "float32")
 
 
 def test_without_a_folder_to_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,5 +132,49 @@ def test_without_a_folder_to_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}
 
     monkeypatch.setattr(native_lstm, "handlers", handlers)
-    assert native._compiled("float32") == {}
+    assert native._compiled("lstm", half=False) == {}
     assert asked == [True, False]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("units", [(8,), (12, 8, 16)])
+def test_a_single_sequence(dtype: str, units: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokens that the loop in XLA draws, from the class before the first, which has no row."""
+    classes, steps, latent = 11, 20, 3
+    widths = (classes + latent, *units[:-1])
+    rngs = nnx.Rngs(0)
+    layers = [
+        LSTM(width, size, memory=4, constant=latent if n == 0 else 0, gain=3.0, rngs=rngs)
+        for n, (width, size) in enumerate(zip(widths, units, strict=True))
+    ]
+    output = Dense(units[-1], classes, rngs=rngs)
+    rng = np.random.default_rng(0)
+    z = jnp.asarray(rng.standard_normal((1, latent)), jnp.float32)
+    noise = jnp.asarray(rng.gumbel(size=(steps, classes, 1)), jnp.float32)
+    carries = tuple((jnp.asarray(rng.standard_normal((size, 1)), jnp.float32),) * 2 for size in units)
+    token = jnp.array([classes])
+
+    def draw() -> jax.Array:
+        cells, gates = tuple(layer.stepper() for layer in layers), layers[0].constant_gates(z).T
+        if draws_at_once(cells, output.stepper(), 1):
+            return draw_at_once(cells, output.stepper(), carries, token, gates, noise)
+
+        def step(carry: Any, noise: jax.Array) -> Any:
+            x, before = carry
+            new = [cells[0](x, before[0], gates)]
+            for cell, carry in zip(cells[1:], before[1:], strict=True):
+                new.append(cell(new[-1][1], carry))
+            x = likeliest(output.stepper()(new[-1][1]) + noise, axis=0)
+            return (x, tuple(new)), x
+
+        return jax.lax.scan(step, (token, carries), noise)[1]
+
+    with products(dtype):
+        assert native.draws(1, dtype)
+        assert not native.draws(2, dtype)
+        found = jax.jit(draw)()
+        monkeypatch.setattr(native, "draws", lambda columns, dtype: False)
+        expected = jax.jit(lambda: draw())()
+    assert found.shape == (steps, 1)
+    assert len(set(found[:, 0].tolist())) > 3
+    np.testing.assert_array_equal(found, expected)

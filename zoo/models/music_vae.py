@@ -32,7 +32,7 @@ from zoo.nn.chunks import in_chunks
 from zoo.nn.dropout import Dropout
 from zoo.nn.gaussian import Posterior, Prior
 from zoo.nn.noise import gumbel
-from zoo.nn.recurrent import LSTM, Bidirectional, Carries, Dense, DenseStep, LSTMStep
+from zoo.nn.recurrent import LSTM, Bidirectional, Carries, Dense, DenseStep, LSTMStep, draw_at_once, draws_at_once
 from zoo.nn.sampling import likeliest
 
 
@@ -206,7 +206,8 @@ class Decoder(Stack):
 
     def stepper(self) -> DecoderStep:
         """The same, one step at a time; to be made outside the loop that it is for."""
-        return DecoderStep(tuple(cell.stepper() for cell in self.cells), self.output.stepper())
+        steps = tuple(cell.stepper() for cell in self.cells)
+        return DecoderStep(steps, self.output.stepper(), self.cells[0].constant_kernel())
 
 
 class DecoderStep(NamedTuple):
@@ -214,6 +215,7 @@ class DecoderStep(NamedTuple):
 
     cells: tuple[LSTMStep, ...]
     output: DenseStep
+    constant: jax.Array  # of the first layer's kernel what acts on z
 
     def __call__(self, x: jax.Array, carries: Carries, gates: jax.Array) -> tuple[jax.Array, Carries]:
         """Tokens [B] or floats [V, B], the state, what z adds to the first layer's gates → (logits [V, B], state)."""
@@ -461,9 +463,13 @@ def rollout(
         for k, (decoder, step) in enumerate(zip(model.decoders, prepared, strict=True)):
             set_to = None if forced is None else (columns(tracks(config, forced[0])[k]), forced[1])
             start = jax.tree.map(jnp.transpose, decoder.start(embedding)), columns(tracks(config, first)[k])
-            gates = decoder.cells[0].constant_gates(embedding).T  # [4H, N]
+            gates = decoder.cells[0].constant_gates(embedding, step.constant).T  # [4H, N]
             shape = (steps, decoder.width // shares, len(embedding))
             noise = temperature * noise_like(jax.random.fold_in(seed, k), shape)
+            tokens = forced is None and config.head == "categorical"
+            if tokens and draws_at_once(step.cells, step.output, len(embedding)):
+                outputs.append(draw_at_once(step.cells, step.output, *start, gates, noise))
+                continue
 
             def body(carry, at, step=step, gates=gates):  # type: ignore[no-untyped-def]
                 (state, previous), (noise, set_to) = carry, at

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,8 +30,31 @@ State = tuple[jax.Array, ...]  # xh [K, B], c [T + 1, H, B], inputs [⌈(T + 1) 
 
 def usable(columns: int, dtype: DTypeLike) -> bool:
     """Whether a layer trains by these: on a CPU of few cores, not spread over several devices, with enough columns."""
-    here = jax.default_backend() == "cpu" and jax.device_count() == 1 and _cores() <= CORES
-    return here and columns >= COLUMNS and _registered(jnp.dtype(dtype).name)
+    return columns >= COLUMNS and _cores() <= CORES and _on_cpu() and _registered("lstm", jnp.dtype(dtype).name)
+
+
+def draws(columns: int, dtype: DTypeLike) -> bool:
+    """Whether `rollout` is to draw a sequence, the only one of its batch, on any CPU."""
+    return columns == 1 and _on_cpu() and _registered("rollout", jnp.dtype(dtype).name)
+
+
+def rollout(
+    token: jax.Array,
+    noise: jax.Array,
+    rows: jax.Array,
+    output: tuple[jax.Array, jax.Array],
+    layers: Sequence[tuple[jax.Array, jax.Array, jax.Array, jax.Array]],
+) -> jax.Array:
+    """A sequence of tokens int32 [T], each the likeliest by its logits and `noise` float32 [T, V].
+
+    `token` int32 [1] comes before the first; `rows` float32 [X, 4H] are what a token adds to the first layer's gates.
+    `output` is a kernel [V, H] and a bias [V, 1]; each layer has a kernel [4H, K], a bias [4H, 1] (the first layer's
+    with what constant inputs add), c and h [H, 1]. K is what a layer reads from the one before, zeros, and its own h;
+    for the first layer h alone. It has to be even for kernels of bfloat16.
+    """
+    dtype = output[0].dtype.name
+    flat = [array for layer in layers for array in layer]
+    return _call("rollout", dtype, [(noise.shape[:1], jnp.int32)], {})(token, noise, rows, *output, *flat)[0]
 
 
 def start(x: jax.Array, c: jax.Array, h: jax.Array, dtype: DTypeLike, together: int) -> State:
@@ -89,13 +114,17 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
 @functools.cache
-def _registered(dtype: str) -> bool:
-    """Compiles and registers the kernels for `dtype`; False where that can't be: XLA does without."""
+def _registered(kind: str, dtype: str) -> bool:
+    """Compiles and registers the kernels of a file for `dtype`; False where that can't be: XLA does without."""
     if sys.maxsize < 2**32 or sys.byteorder != "little":
         return False
     try:
-        handlers = _compiled(dtype)
+        handlers = _compiled(kind, dtype == "bfloat16")
         for name, handler in handlers.items():
             jax.ffi.register_ffi_target(f"zoo_lstm_{name}_{dtype}", _capsule(handler.address), platform="cpu")
     except Exception:
@@ -104,13 +133,12 @@ def _registered(dtype: str) -> bool:
     return True
 
 
-def _compiled(dtype: str) -> dict[str, Any]:
-    from zoo.nn import native_lstm
-
+def _compiled(kind: str, half: bool) -> dict[str, Any]:
+    handlers = importlib.import_module(f"zoo.nn.native_{kind}").handlers
     try:
-        return native_lstm.handlers(dtype == "bfloat16", cache=True)
+        return handlers(half, cache=True)
     except RuntimeError:  # no folder to keep them in
-        return native_lstm.handlers(dtype == "bfloat16", cache=False)
+        return handlers(half, cache=False)
 
 
 _handlers: list[Any] = []  # whose code XLA calls

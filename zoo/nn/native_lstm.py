@@ -20,6 +20,7 @@ from numba.extending import intrinsic, overload
 MAJOR_VERSION, METADATA = 0, 1  # XLA_FFI_API_MAJOR, XLA_FFI_Extension_Metadata
 ARGUMENTS, RESULTS = 9, 14  # words of XLA_FFI_CallFrame
 OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp", "afn"}, "error_model": "numpy"}  # NaN stays NaN
+SUMS: dict[str, Any] = {**OPTIONS, "fastmath": {*OPTIONS["fastmath"], "reassoc"}}  # in any order
 
 ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 # tanh as a fraction of two polynomials, the coefficients of Eigen and XLA; exact to 3e-7 where it isn't ±1 anyway.
@@ -37,12 +38,14 @@ Array = Any
 
 
 @intrinsic
-def _bits(context: Any, x: Any) -> Any:
+def to_bits(context: Any, x: Any) -> Any:
+    """The bits of a float32; `to_float` is the inverse."""
     return uint32(float32), lambda _, builder, signature, args: builder.bitcast(args[0], ir.IntType(32))
 
 
 @intrinsic
-def _float(context: Any, x: Any) -> Any:
+def to_float(context: Any, x: Any) -> Any:
+    """The float32 with these bits."""
     return float32(uint32), lambda _, builder, signature, args: builder.bitcast(args[0], ir.FloatType())
 
 
@@ -65,14 +68,14 @@ def sigmoid(x: Any) -> Any:
 @njit(**OPTIONS)
 def to_half(x: Any) -> Any:
     """The bits of the nearest bfloat16, of two the even one; a NaN whose payload is all ones would become zero."""
-    bits = _bits(x)
+    bits = to_bits(x)
     return uint16((bits + uint32(0x7FFF) + ((bits >> uint32(16)) & uint32(1))) >> uint32(16))
 
 
 @njit(**OPTIONS)
 def from_half(bits: Any) -> Any:
     """The float32 of a bfloat16's bits."""
-    return _float(uint32(bits) << uint32(16))
+    return to_float(uint32(bits) << uint32(16))
 
 
 def get(x: Row, b: int) -> Any:
@@ -109,31 +112,35 @@ def _put(x: Any, b: Any, value: Any) -> Any:
 
 
 @njit(**OPTIONS)
-def shifted(x: Row, by: Any, out: Row) -> None:
-    """The sum of a row and a number."""
+def added(x: Row, y: Row, out: Row) -> None:
+    """The sum of two rows."""
     for b in range(len(out)):
-        out[b] = x[b] + by
+        out[b] = x[b] + y[b]
 
 
 @njit(**OPTIONS)
-def added(x: Row, y: Row, by: Any, out: Row) -> None:
-    """The sum of two rows and a number."""
-    for b in range(len(out)):
-        out[b] = x[b] + (y[b] + by)
-
-
-@njit(**OPTIONS)
-def sigmoid_row(x: Row) -> None:
-    """σ(x), in place, as are the next two."""
+def accumulated(x: Row, out: Row) -> None:
+    """Adds a row to `out`. (`added` would do it number by number, for what it reads and writes would overlap.)"""
     for b in range(len(x)):
-        x[b] = sigmoid(x[b])
+        out[b] += get(x, b)
 
 
 @njit(**OPTIONS)
-def tanh_row(x: Row) -> None:
-    """tanh(x)."""
+def sigmoid_row(x: Row, by: Any, out: Row, kept: Row) -> None:
+    """σ(x + by), in the formats of both results."""
     for b in range(len(x)):
-        x[b] = tanh(x[b])
+        value = sigmoid(x[b] + by)
+        out[b] = value
+        put(kept, b, value)
+
+
+@njit(**OPTIONS)
+def tanh_row(x: Row, by: Any, out: Row, kept: Row) -> None:
+    """The same of tanh."""
+    for b in range(len(x)):
+        value = tanh(x[b] + by)
+        out[b] = value
+        put(kept, b, value)
 
 
 @njit(**OPTIONS)
@@ -173,20 +180,28 @@ def d_cell_row(d_h: Row, o: Row, c: Row, tanh_c: Row, d_c: Row) -> None:
         d_c[b] += d_h[b] * get(o, b) * (ONE - value * value)
 
 
-@njit(**OPTIONS)
-def d_sigmoid_row(d: Row, other: Row, gate: Row, out: Row) -> None:
-    """The gradient of a sigmoid gate's pre-activation, `d` being that of the product of the gate and `other`."""
+@njit(**SUMS)
+def d_sigmoid_row(d: Row, other: Row, gate: Row, out: Row) -> Any:
+    """The gradient of a sigmoid gate, `d` being that of the product of the gate and `other`; and its sum."""
+    sum_ = ZERO
     for b in range(len(d)):
         value = get(gate, b)
-        out[b] = d[b] * get(other, b) * value * (ONE - value)
+        value = d[b] * get(other, b) * value * (ONE - value)
+        put(out, b, value)
+        sum_ += value
+    return sum_
 
 
-@njit(**OPTIONS)
-def d_tanh_row(d: Row, other: Row, gate: Row, out: Row) -> None:
+@njit(**SUMS)
+def d_tanh_row(d: Row, other: Row, gate: Row, out: Row) -> Any:
     """The same for the candidate, a tanh."""
+    sum_ = ZERO
     for b in range(len(d)):
         value = get(gate, b)
-        out[b] = d[b] * get(other, b) * (ONE - value * value)
+        value = d[b] * get(other, b) * (ONE - value * value)
+        put(out, b, value)
+        sum_ += value
+    return sum_
 
 
 @njit(**OPTIONS)
@@ -194,15 +209,6 @@ def times(x: Row, out: Row) -> None:
     """Multiplies `out` by x."""
     for b in range(len(out)):
         out[b] *= get(x, b)
-
-
-@njit(fastmath=True, error_model="numpy")  # in any order
-def total(x: Row) -> Any:
-    """Σ x."""
-    sum_ = np.float32(0)
-    for b in range(len(x)):
-        sum_ += x[b]
-    return sum_
 
 
 # --- an LSTM's steps
@@ -222,19 +228,19 @@ def start(x: Array, c: Array, h: Array, xh: Array, cells: Array, inputs: Array) 
 
 
 @njit(**OPTIONS)
-def activated(z: Array, constant: Array, u: int, row: Array) -> None:
-    """The four gates of a unit, from the product `z` and `constant`: `row` [4, B]."""
-    units = len(z) // 4
-    for gate in range(4):
-        at, by = gate * units + u, ONE if gate == 2 else ZERO
-        if constant.shape[1] == 1:
-            shifted(z[at], constant[at, 0] + by, row[gate])
-        else:
-            added(z[at], constant[at], by, row[gate])
-    sigmoid_row(row[0])
-    tanh_row(row[1])
-    sigmoid_row(row[2])
-    sigmoid_row(row[3])
+def gate_row(z: Array, constant: Array, gate: int, u: int, row: Row, out: Row, kept: Row) -> None:
+    """A gate of a unit, from the product `z` and `constant`; `row` is scratch."""
+    at = gate * (len(z) // 4) + u
+    x, by = z[at], ONE if gate == 2 else ZERO
+    if constant.shape[1] == 1:
+        by += constant[at, 0]
+    else:
+        added(x, constant[at], row)
+        x = row
+    if gate == 1:
+        tanh_row(x, by, out, kept)
+    else:
+        sigmoid_row(x, by, out, kept)
 
 
 @njit(**OPTIONS)
@@ -242,19 +248,19 @@ def forward(t: int, z: Array, constant: Array, x: Array, xh: Array, cells: Array
     """Step t, of whose [x; h] the product is z; then the next step's [x; h]."""
     steps, width, columns = x.shape
     units, together = len(z) // 4, inputs.shape[2]
-    row = np.empty((4, columns), np.float32)
+    at, place = (t + 1) // together, (t + 1) % together
+    row = np.empty((5, columns), np.float32)
     for u in range(units):
-        activated(z, constant, u, row)
         for gate in range(4):
-            converted(row[gate], gates[t, gate * units + u])
+            gate_row(z, constant, gate, u, row[4], row[gate], gates[t, gate * units + u])
         cell_row(row[0], row[1], row[2], cells[t, u])
         copied(row[0], cells[t + 1, u])
         hidden_row(row[3], row[0], xh[width + u])
-        copied(xh[width + u], inputs[(t + 1) // together, width + u, (t + 1) % together])
+        copied(xh[width + u], inputs[at, width + u, place])
     if t + 1 < steps:
         for n in range(width):
             converted(x[t + 1, n], xh[n])
-            copied(xh[n], inputs[(t + 1) // together, n, (t + 1) % together])
+            copied(xh[n], inputs[at, n, place])
 
 
 @njit(**OPTIONS)
@@ -271,35 +277,39 @@ def backward(
 ) -> None:
     """Step t on the way back, as `native.backward` has it."""
     units, columns = d_c.shape
-    row = np.empty((6, columns), np.float32)
-    d_h, tanh_c = row[4], row[5]
+    row = np.empty((2, columns), np.float32)
+    d_h, tanh_c = row[0], row[1]
     place = t % max(kept[0].shape[1], 1)
     for u in range(units):
-        added(parts[0][u], parts[1][u], ZERO, d_h)
+        added(parts[0][u], parts[1][u], d_h)
         if len(d_hidden):
-            added(d_h, d_hidden[t, u], ZERO, d_h)
+            accumulated(d_hidden[t, u], d_h)
         i, j, f, o = gates[t, u], gates[t, units + u], gates[t, 2 * units + u], gates[t, 3 * units + u]
+        d_i, d_j, d_f, d_o = d_gates[0][u], d_gates[0][units + u], d_gates[1][u], d_gates[1][units + u]
         d_cell_row(d_h, o, cells[t + 1, u], tanh_c, d_c[u])
-        d_sigmoid_row(d_c[u], j, i, row[0])
-        d_tanh_row(d_c[u], i, j, row[1])
-        d_sigmoid_row(d_c[u], cells[t, u], f, row[2])
-        d_sigmoid_row(d_h, tanh_c, o, row[3])
+        sums = (
+            d_sigmoid_row(d_c[u], j, i, d_i),
+            d_tanh_row(d_c[u], i, j, d_j),
+            d_sigmoid_row(d_c[u], cells[t, u], f, d_f),
+            d_sigmoid_row(d_h, tanh_c, o, d_o),
+        )
         times(f, d_c[u])
         for gate in range(4):
-            pair, at = gate // 2, gate % 2 * units + u
-            converted(row[gate], d_gates[pair][at])
+            d_gate = d_gates[gate // 2][gate % 2 * units + u]
             if len(kept[0]):
-                copied(d_gates[pair][at], kept[pair][at, place])
+                copied(d_gate, kept[gate // 2][gate % 2 * units + u, place])
             if d_constant.shape[1] == 1:
-                d_constant[gate * units + u, 0] += total(row[gate])
+                d_constant[gate * units + u, 0] += sums[gate]
             else:
-                added(row[gate], d_constant[gate * units + u], ZERO, d_constant[gate * units + u])
+                accumulated(d_gate, d_constant[gate * units + u])
 
 
 # --- what XLA passes
 
 
-def _cast_to(kind: Any) -> Any:
+def cast_to(kind: Any) -> Any:
+    """A function that makes an address a pointer to numbers of this kind."""
+
     @intrinsic
     def cast(context: Any, address: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -310,7 +320,7 @@ def _cast_to(kind: Any) -> Any:
     return cast
 
 
-_words, _ints, _floats, _halves = (_cast_to(kind) for kind in (int64, int32, float32, uint16))
+_words, _ints, _floats, _halves = (cast_to(kind) for kind in (int64, int32, float32, uint16))
 
 
 @njit
@@ -340,6 +350,12 @@ def buffer(frame: int, list_at: int, n: int) -> Any:
 def floats(frame: int, list_at: int, n: int, shape: Any) -> Array:
     """The n-th argument or result as float32."""
     return carray(_floats(buffer(frame, list_at, n)[0]), shape)
+
+
+@njit
+def ints(frame: int, list_at: int, n: int, size: int) -> Array:
+    """As int32."""
+    return carray(_ints(buffer(frame, list_at, n)[0]), size)
 
 
 def view(frame: int, list_at: int, n: int, shape: Any, like: Any) -> Array:
@@ -386,7 +402,7 @@ def call_forward(frame: int, like: Any) -> None:
     )
     steps, width, columns, units, together = x[0], x[1], x[2], inputs[1] - x[1], inputs[2]
     forward(
-        carray(_ints(buffer(frame, ARGUMENTS, 0)[0]), 1)[0],
+        ints(frame, ARGUMENTS, 0, 1)[0],
         floats(frame, ARGUMENTS, 1, (4 * units, columns)),
         floats(frame, ARGUMENTS, 2, (4 * units, constant[1])),
         floats(frame, ARGUMENTS, 3, (steps, width, columns)),
@@ -405,7 +421,7 @@ def call_backward(frame: int, like: Any) -> None:
     steps, units, columns = gates[0], gates[1] // 4, gates[2]
     one, pair, several = (units, columns), (2 * units, columns), (kept[0], kept[1], columns)
     backward(
-        carray(_ints(buffer(frame, ARGUMENTS, 0)[0]), 1)[0],
+        ints(frame, ARGUMENTS, 0, 1)[0],
         view(frame, ARGUMENTS, 1, (steps, 4 * units, columns), like),
         floats(frame, ARGUMENTS, 2, (steps + 1, units, columns)),
         floats(frame, ARGUMENTS, 3, (d_hidden[0], units, columns)),

@@ -42,7 +42,7 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return dot(x, rounded(self.kernel[...])) + self.bias[...]
+        return dot(x, rounded_for(x, self.kernel[...])) + self.bias[...]
 
     def stepper(self) -> DenseStep:
         """The same, time after time; to be made outside the loop that it is for."""
@@ -78,11 +78,18 @@ class LSTM(nnx.Module):
         self.kernel = nnx.Param(jnp.concatenate([rows, jnp.concatenate(recurrent, axis=1)]))
         self.bias = nnx.Param(jnp.zeros(4 * units) if memory is None else chrono(rngs.params(), units, memory))
 
-    def constant_gates(self, z: jax.Array | None = None) -> jax.Array:
-        """The bias, and with it the share of constant inputs `z` [B, constant]: [4H] or [B, 4H]."""
+    def constant_gates(self, z: jax.Array | None = None, kernel: jax.Array | None = None) -> jax.Array:
+        """The bias, and with it the share of constant inputs `z` [B, constant]: [4H] or [B, 4H].
+
+        `kernel` is `constant_kernel`, for those who have it already: to cut it out takes as long as to multiply by it.
+        """
         if z is None:
             return self.bias[...]
-        return dot(z, rounded(self.kernel[self.varying : -self.units])) + self.bias[...]
+        return dot(z, rounded_for(z, self.constant_kernel() if kernel is None else kernel)) + self.bias[...]
+
+    def constant_kernel(self) -> jax.Array:
+        """What acts on the constant inputs, float32 [constant, 4H]."""
+        return self.kernel[self.varying : -self.units]
 
     def __call__(self, x: jax.Array, gates: jax.Array, carry: Carry, reverse: bool = False) -> tuple[jax.Array, Carry]:
         """The whole sequence, time-major: `x` [T, B, X], `gates` from `constant_gates`.
@@ -160,6 +167,34 @@ class LSTMStep(NamedTuple):
             product = dot_columns(self.kernel, both)
         c, h, _ = _cell(product + (self.bias if gates is None else gates), c)
         return c, h
+
+
+def draws_at_once(cells: tuple[LSTMStep, ...], output: DenseStep, columns: int) -> bool:
+    """Whether `draw_at_once` is to generate a batch of so many columns: one, on a CPU."""
+    return all(len(cell.bias) % 8 == 0 for cell in cells) and native.draws(columns, output.kernel.dtype)
+
+
+def draw_at_once(
+    cells: tuple[LSTMStep, ...],
+    output: DenseStep,
+    carries: Carries,
+    token: jax.Array,
+    gates: jax.Array,
+    noise: jax.Array,
+) -> jax.Array:
+    """One sequence, each token the likeliest by logits and `noise` [T, V, 1]: int32 [T, 1].
+
+    `carries` and `token` [1] come before it, `gates` [4H, 1] are those of the first layer's constant inputs.
+    """
+    kernels = [cells[0].recurrent, *(cell.kernel for cell in cells[1:])]
+    biases = [gates, *(cell.bias for cell in cells[1:])]
+    layers = [(kernel, bias, *carry) for kernel, bias, carry in zip(kernels, biases, carries, strict=True)]
+    return native.rollout(token, noise[:, :, 0], cells[0].rows, output, layers)[:, None]
+
+
+def rounded_for(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A kernel in the products' format, unless `x` [..., X] has so few rows that to round it takes longer."""
+    return rounded(kernel) if x.size // x.shape[-1] >= FEW else kernel
 
 
 def chrono(key: jax.Array, units: int, memory: int) -> jax.Array:
@@ -319,8 +354,8 @@ def _native_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
         kept_at_first,
     )
     start = state, jnp.split(jnp.zeros(kernel.shape[::-1]), 2)
-    # Two at a time: their shares are added to the kernel's gradient in one pass.
-    (state, d_kernel), d_x = jax.lax.scan(several, start, jnp.arange(steps // n), reverse=True, unroll=2)
+    # Four at a time: their shares are added to the kernel's gradient in one pass.
+    (state, d_kernel), d_x = jax.lax.scan(several, start, jnp.arange(steps // n), reverse=True, unroll=4)
     d_x = d_x.reshape(steps, *d_x.shape[2:])
     d_x = d_x[::-1] if reverse else d_x
     return d_x, jnp.concatenate(d_kernel).T.astype(kernel.dtype), state[2], state[1], sum(state[0])
