@@ -1,9 +1,15 @@
-"""An LSTM's steps on one or two cores of a CPU, through XLA's FFI: what lies between two products, in one pass.
+"""LSTM loops on a CPU that XLA can't make in one, compiled by numba and called through XLA's FFI.
 
-XLA's CPU backend writes one result at a time. Of a training step of MusicVAE the products of its LSTMs take less than
-half; the rest goes into some forty kernels a step that read and write the same numbers, and into zeros and copies for
-what the way back needs. Here one kernel does what is left of a step after its product: gates, cell and state, each
-kept where the way back finds it. `native_lstm.py` has them, compiled by numba.
+**Training.** XLA's CPU backend writes one result at a time. Of a training step of MusicVAE the products of its LSTMs
+take half; the rest went into some forty kernels a step that read and write the same numbers, and into zeros and copies
+for what the way back needs. Here one kernel does what is left of a step after its product: gates, cell and state, each
+put where the way back finds it. XLA's loops use all cores, these one: they are for one or two.
+
+**Drawing a single sequence.** Its products are of a matrix and a vector, and the rest of a step are twenty programs of
+a microsecond each. `rollout` is the whole loop, and reads a matrix of bfloat16 at the speed of the cache.
+
+MusicVAE on one core with AMX, in bfloat16: a training step at batch 512 takes .80 of the time that XLA alone takes, a
+melody .49. `native_lstm.py` and `native_rollout.py` have the loops. Where they can't be compiled XLA does without.
 
 `T` steps, `X` inputs, `H` units, `B` columns, `K` = X + H. `n` steps stand together in what a product sums over later.
 """

@@ -12,6 +12,9 @@ several steps (`together`), where plain autodiff would read and write it at ever
 
 Generation goes one step after another. A layer's `stepper` is a pytree of its parameters, turned for that, which is
 called with columns as well.
+
+On a CPU of one or two cores what lies between the products of training is a kernel of our own, and so is the whole loop
+that draws a single sequence (`native.py`); all else, and any other machine, is XLA's.
 """
 
 from __future__ import annotations
