@@ -133,8 +133,9 @@ def test_knows_that_a_while_loop_hides_its_trips() -> None:
     assert bench.matmul_flops(lambda p, x: jax.lax.cond(p, lambda x: x @ x, lambda x: x, x), True, jnp.eye(3)) == 54
 
 
-def test_counts_the_decoder_as_its_equations_say() -> None:
-    config, batch = music_vae.Config.tiny(), 2
+@pytest.mark.parametrize("batch", [1, 2])
+def test_counts_the_decoder_as_its_equations_say(batch: int) -> None:
+    config = music_vae.Config.tiny()
     (units, _), latent = config.decoder, config.latent
     function, args = bench.program(registry.architecture("music-vae"), config, "decode", batch)
     start = latent * 4 * units + latent * 4 * units  # the first state, and the gates' constant share

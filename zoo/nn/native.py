@@ -16,12 +16,14 @@ melody .49. `native_lstm.py` and `native_rollout.py` have the loops. Where they 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -32,6 +34,19 @@ COLUMNS = 16  # fewer make no vectors
 CORES = 2  # XLA's loops use all cores, these one
 
 State = tuple[jax.Array, ...]  # xh [K, B], c [T + 1, H, B], inputs [⌈(T + 1) / n⌉, K, n, B], gates [T, 4H, B]
+
+
+_allowed: ContextVar[bool] = ContextVar("native", default=True)
+
+
+@contextlib.contextmanager
+def left_to_xla() -> Iterator[None]:
+    """While a function is traced in here, it does without the kernels of this file."""
+    token = _allowed.set(False)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
 
 
 def usable(columns: int, dtype: DTypeLike) -> bool:
@@ -121,7 +136,7 @@ def _cores() -> int:
 
 
 def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
+    return _allowed.get() and jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 @functools.cache
