@@ -55,8 +55,11 @@ def usable(columns: int, dtype: DTypeLike) -> bool:
 
 
 def draws(columns: int, dtype: DTypeLike) -> bool:
-    """Whether `rollout` is to draw a sequence, the only one of its batch, on any CPU."""
-    return columns == 1 and _on_cpu() and _registered("rollout", jnp.dtype(dtype).name)
+    """Whether `rollout` is to draw a sequence, the only one of its batch, on any CPU.
+
+    In float32 XLA is nearly as fast, and to load numba takes longer than a sequence.
+    """
+    return columns == 1 and dtype == jnp.bfloat16 and _on_cpu() and _registered("rollout", "bfloat16")
 
 
 def rollout(
@@ -71,11 +74,10 @@ def rollout(
     `token` int32 [1] comes before the first; `rows` float32 [X, 4H] are what a token adds to the first layer's gates.
     `output` is a kernel [V, H] and a bias [V, 1]; each layer has a kernel [4H, K], a bias [4H, 1] (the first layer's
     with what constant inputs add), c and h [H, 1]. K is what a layer reads from the one before, zeros, and its own h;
-    for the first layer h alone. It has to be even for kernels of bfloat16.
+    for the first layer h alone; it has to be even. Kernels are bfloat16, all else is float32.
     """
-    dtype = output[0].dtype.name
     flat = [array for layer in layers for array in layer]
-    return _call("rollout", dtype, [(noise.shape[:1], jnp.int32)], {})(token, noise, rows, *output, *flat)[0]
+    return _call("rollout", "bfloat16", [(noise.shape[:1], jnp.int32)], {})(token, noise, rows, *output, *flat)[0]
 
 
 def start(x: jax.Array, c: jax.Array, h: jax.Array, dtype: DTypeLike, together: int) -> State:
@@ -155,11 +157,12 @@ def _registered(kind: str, dtype: str) -> bool:
 
 
 def _compiled(kind: str, half: bool) -> dict[str, Any]:
-    handlers = importlib.import_module(f"zoo.nn.native_{kind}").handlers
+    module = importlib.import_module(f"zoo.nn.native_{kind}")
+    handlers = module.handlers if kind == "rollout" else functools.partial(module.handlers, half)
     try:
-        return handlers(half, cache=True)
+        return handlers(cache=True)
     except RuntimeError:  # no folder to keep them in
-        return handlers(half, cache=False)
+        return handlers(cache=False)
 
 
 _handlers: list[Any] = []  # whose code XLA calls

@@ -13,8 +13,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import carray, float32, int64, njit, uint16, uint32
-from numba.extending import overload
+from numba import carray, int64, njit, uint32
 
 from zoo.nn import native_lstm
 from zoo.nn.native_lstm import (
@@ -45,22 +44,12 @@ from zoo.nn.native_lstm import (
 LOWER, UPPER = uint32(16), uint32(0xFFFF0000)
 FIRST = 5  # argument of the layers, four each: kernel, bias, c, h
 
-_pairs, _floats, _words = cast_to(uint32), cast_to(float32), cast_to(int64)
-
-
-@njit(**SUMS)
-def dots(kernel: Array, x: Row, out: Row) -> None:
-    """Kernel · x, float32 [Y, X] · [X]."""
-    for y in range(len(kernel)):
-        sum_ = ZERO
-        for n in range(len(x)):
-            sum_ += kernel[y, n] * x[n]
-        out[y] = sum_
+_pairs, _words = cast_to(uint32), cast_to(int64)
 
 
 @njit(**SUMS)
 def dots_of_pairs(kernel: Array, even: Row, odd: Row, out: Row) -> None:
-    """The same of a kernel [Y, X / 2] of pairs of bfloat16, eight rows at once: as many streams of memory."""
+    """Kernel · x, its kernel [Y, X / 2] in pairs, x [X] in halves; eight rows at once: as many streams of memory."""
     whole = len(kernel) // 8 * 8
     for y in range(0, whole, 8):
         a, b, c, d, e, f, g, h = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
@@ -87,23 +76,14 @@ def _pair(both: Any, even: Any, odd: Any) -> Any:
     return to_float(both << LOWER) * even + to_float(both & UPPER) * odd
 
 
-def multiply(address: int, x: Row, halves: Array, out: Row, like: Any) -> None:
-    """The product of the kernel at `address` and `x`, which in bfloat16 is rounded first, `halves` its scratch."""
-
-
-@overload(multiply)
-def _multiply(address: Any, x: Any, halves: Any, out: Any, like: Any) -> Any:
-    def half(address: Any, x: Any, halves: Any, out: Any, like: Any) -> Any:
-        width = len(x) // 2
-        even, odd = halves[0, :width], halves[1, :width]
-        for n in range(width):
-            even[n], odd[n] = from_half(to_half(x[2 * n])), from_half(to_half(x[2 * n + 1]))
-        dots_of_pairs(carray(_pairs(address), (len(out), width)), even, odd, out)
-
-    def single(address: Any, x: Any, halves: Any, out: Any, like: Any) -> Any:
-        dots(carray(_floats(address), (len(out), len(x))), x, out)
-
-    return half if like == uint16 else single
+@njit(**OPTIONS)
+def multiply(address: int, x: Row, halves: Array, out: Row) -> None:
+    """The product of the kernel at `address` and x rounded; `halves` is scratch."""
+    width = len(x) // 2
+    even, odd = halves[0, :width], halves[1, :width]
+    for n in range(width):
+        even[n], odd[n] = from_half(to_half(x[2 * n])), from_half(to_half(x[2 * n + 1]))
+    dots_of_pairs(carray(_pairs(address), (len(out), width)), even, odd, out)
 
 
 @njit(**OPTIONS)
@@ -120,7 +100,7 @@ def gates_and_cell(z: Row, c: Row, h: Row) -> None:
 
 
 @njit
-def rollout(frame: int, like: Any) -> None:
+def rollout(frame: int) -> None:
     """Tokens [T], from the arguments of `native.rollout`."""
     _, shape = buffer(frame, ARGUMENTS, 1)
     steps, classes = shape[0], shape[1]
@@ -148,7 +128,7 @@ def rollout(frame: int, like: Any) -> None:
         for layer in range(layers):
             width, size = widths[layer], units[layer]
             pre, h = z[: 4 * size], x[layer, width - size : width]
-            multiply(address[layer], x[layer, :width], scratch, pre, like)
+            multiply(address[layer], x[layer, :width], scratch, pre)
             accumulated(floats(frame, ARGUMENTS, FIRST + 4 * layer + 1, (4 * size,)), pre)
             if layer == 0 and token < len(rows):
                 accumulated(rows[token], pre)
@@ -156,7 +136,7 @@ def rollout(frame: int, like: Any) -> None:
             if layer + 1 < layers:
                 copied(h, x[layer + 1])
         top = layers - 1
-        multiply(output_at, x[top, widths[top] - units[top] : widths[top]], scratch, logits, like)
+        multiply(output_at, x[top, widths[top] - units[top] : widths[top]], scratch, logits)
         token = 0
         best = -np.float32(np.inf)
         for n in range(classes):
@@ -166,17 +146,14 @@ def rollout(frame: int, like: Any) -> None:
         tokens[t] = token
 
 
-def handlers(half: bool, cache: bool) -> dict[str, Any]:
+def handlers(cache: bool) -> dict[str, Any]:
     """As `native_lstm.handlers`."""
     # To see whether what it kept is of old, numba looks at this file alone, and at what a function closes over.
     shared = zlib.crc32(inspect.getsource(native_lstm).encode())
 
     def rollout_of(frame: int) -> int:
         if shared and not asks_version(frame):
-            if half:
-                rollout(frame, uint16(0))
-            else:
-                rollout(frame, ZERO)
+            rollout(frame)
         return 0  # no error
 
     return {"rollout": numba.cfunc(int64(int64), cache=cache)(rollout_of)}
