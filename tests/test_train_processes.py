@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import platform
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -121,3 +124,22 @@ def test_a_batch_that_can_not_be_cut_evenly_is_an_error(processes):
     process = start(processes, uneven)
     process.join()
     assert process.exitcode == 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is asked to")
+def test_freed_memory_is_kept() -> None:
+    """64 MB that were freed come back without a page fault for each of their 16 384 pages."""
+    code = """
+import resource
+from zoo.cli.learning import keep_memory
+keep_memory()
+size, faults = 64 << 20, []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = b"x" * size
+    del block
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(*faults)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert max(int(count) for count in done.stdout.split()[1:]) < 1000
