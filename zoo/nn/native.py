@@ -161,7 +161,7 @@ def _compiled(kind: str, half: bool) -> dict[str, Any]:
     handlers = module.handlers if kind == "rollout" else functools.partial(module.handlers, half)
     try:
         return handlers(cache=True)
-    except RuntimeError:  # no folder to keep them in
+    except Exception:  # no folder to keep them in, no room, or what was kept is broken
         return handlers(cache=False)
 
 
