@@ -26,6 +26,7 @@ import jax
 from benchmarks import table
 from benchmarks.contest import MEMORY, Contestant, take_turns
 from benchmarks.peers.turns import answer
+from zoo.nn import native
 from zoo.nn.precision import products
 from zoo.tasks import bench
 from zoo.tasks.model import find
@@ -156,7 +157,7 @@ def main() -> None:
 
     if options.cores:
         os.sched_setaffinity(0, options.cores)  # children inherit it
-    threads = str(bench.cores())
+    threads = str(native.cores())
     more = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"), threads)
     more |= {
         "OMP_PROC_BIND": "close",

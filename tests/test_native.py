@@ -21,7 +21,7 @@ Arrays = dict[str, jax.Array]
 
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_cores", lambda: 2)
+    monkeypatch.setattr(native, "cores", lambda: 2)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
@@ -107,7 +107,7 @@ def test_when(monkeypatch: pytest.MonkeyPatch) -> None:
     assert native.usable(native.COLUMNS, "float32")
     assert not native.usable(native.COLUMNS - 1, "float32")
     with monkeypatch.context() as patch:
-        patch.setattr(native, "_cores", lambda: 3)
+        patch.setattr(native, "cores", lambda: 3)
         assert not native.usable(512, "float32")
     with monkeypatch.context() as patch:
         patch.setattr(jax, "device_count", lambda: 8)

@@ -51,7 +51,7 @@ def left_to_xla() -> Iterator[None]:
 
 def usable(columns: int, dtype: DTypeLike) -> bool:
     """Whether a layer trains by these: on a CPU of few cores, not spread over several devices, with enough columns."""
-    return columns >= COLUMNS and _cores() <= CORES and _on_cpu() and _registered("lstm", jnp.dtype(dtype).name)
+    return columns >= COLUMNS and cores() <= CORES and _on_cpu() and _registered("lstm", jnp.dtype(dtype).name)
 
 
 def draws(columns: int, dtype: DTypeLike) -> bool:
@@ -132,8 +132,8 @@ def _call(name: str, dtype: str, results: list[tuple[Any, Any]], aliases: dict[i
     return jax.ffi.ffi_call(f"zoo_lstm_{name}_{dtype}", shapes, input_output_aliases=aliases)
 
 
-@functools.cache
-def _cores() -> int:
+def cores() -> int:
+    """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

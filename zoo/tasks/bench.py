@@ -297,12 +297,7 @@ def device_name() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return str(device.device_kind)
-    return f"{_processor()}, {cores()} core{'s' if cores() > 1 else ''}"
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{_processor()}, {native.cores()} core{'s' if native.cores() > 1 else ''}"
 
 
 def _processor() -> str:
