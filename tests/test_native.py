@@ -39,7 +39,7 @@ def gradients(dtype: Any, reverse: bool, last: bool) -> Callable[[Arrays], tuple
     def objective(given: Arrays) -> tuple[jax.Array, Any]:
         names = ("x", "kernel", "constant", "c", "h")
         x, kernel, constant, c, h = (given[name] for name in names)
-        hidden, c, h = outputs = recurrent._scan(x, kernel.astype(dtype), constant, c, h, reverse)
+        hidden, c, h = outputs = recurrent._scan(x, kernel.astype(dtype), constant, c, h, None, reverse)
         ends = jnp.sum(c * given["d_c"]) + jnp.sum(h * given["d_h"])
         return ends if last else ends + jnp.sum(hidden * given["d_hidden"]), outputs
 

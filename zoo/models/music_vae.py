@@ -32,7 +32,17 @@ from zoo.nn.chunks import in_chunks
 from zoo.nn.dropout import Dropout
 from zoo.nn.gaussian import Posterior, Prior
 from zoo.nn.noise import gumbel
-from zoo.nn.recurrent import LSTM, Bidirectional, Carries, Dense, DenseStep, LSTMStep, draw_at_once, draws_at_once
+from zoo.nn.recurrent import (
+    LSTM,
+    Bidirectional,
+    Carries,
+    Dense,
+    DenseStep,
+    Kept,
+    LSTMStep,
+    draw_at_once,
+    draws_at_once,
+)
 from zoo.nn.sampling import likeliest
 
 
@@ -133,6 +143,9 @@ PUBLISHED: dict[str, Config] = {
 }  # fmt: skip
 
 
+Layers = tuple[Kept, ...]  # what each layer of a decoder met
+
+
 class Encoder(Bidirectional):
     """A bidirectional LSTM over the window; the last state of both directions gives μ and σ (section 3.1).
 
@@ -189,10 +202,12 @@ class Stack(nnx.Module):
         """What each layer adds to its gates at every step; `z` [B, constant] are the first one's constant inputs."""
         return (self.cells[0].constant_gates(z), *(cell.constant_gates() for cell in list(self.cells)[1:]))
 
-    def __call__(self, x: jax.Array, gates: tuple[jax.Array, ...], carries: Carries, drop: Dropout) -> jax.Array:
-        """All steps, `x` [T, B, X] → the last layer's h [T, B, H]."""
-        for cell, constant, carry in zip(self.cells, gates, carries, strict=True):
-            x, _ = cell(drop(x), constant, carry)
+    def __call__(
+        self, x: jax.Array, gates: tuple[jax.Array, ...], carries: Carries, drop: Dropout, kept: Layers | None = None
+    ) -> jax.Array:
+        """All steps, `x` [T, B, X] → the last layer's h [T, B, H]; `kept` of each layer where they were recorded."""
+        for n, (cell, constant, carry) in enumerate(zip(self.cells, gates, carries, strict=True)):
+            x, _ = cell(drop(x), constant, carry, kept=kept and kept[n])
         return x
 
 
@@ -263,19 +278,23 @@ class MusicVAE(nnx.Module):
             x = self.code(z).reshape(len(z), self.config.segments, -1).swapaxes(0, 1)  # [S, B, C]
         return self.conductor(x, self.conductor.gates(), self.conductor.start(z), drop or Dropout())
 
-    def logits(self, z: jax.Array, previous: jax.Array, drop: Dropout | None = None) -> list[jax.Array]:
+    def logits(
+        self, z: jax.Array, previous: jax.Array, drop: Dropout | None = None, kept: list[Layers] | None = None
+    ) -> list[jax.Array]:
         """Teacher forcing: `previous` holds each step's previous output (see `shift`). [B, T, V] for each track.
 
-        All segments are decoded at once, as one batch of S·B: none needs the state of the one before.
+        All segments are decoded at once, as one batch of S·B: none needs the state of the one before. `kept` is what
+        each decoder's layers recorded on `previous`, as `own_outputs` has it.
         """
         drop = drop or Dropout()
         embedding = self.embeddings(z, drop)  # [S, B, E]
         segments = embedding.shape[0]
         embedding = embedding.reshape(-1, embedding.shape[-1])  # [S·B, E]
         outputs = []
-        for decoder, x in zip(self.decoders, tracks(self.config, previous), strict=True):
+        for k, (decoder, x) in enumerate(zip(self.decoders, tracks(self.config, previous), strict=True)):
             x = into_segments(dense(x, decoder.width), segments)  # [T/S, S·B, V]
-            hidden = decoder(x, decoder.gates(drop(embedding)), decoder.start(embedding), drop)  # [T/S, S·B, H]
+            given = decoder.gates(drop(embedding)), decoder.start(embedding), drop
+            hidden = decoder(x, *given, kept and kept[k])  # [T/S, S·B, H]
             outputs.append(from_segments(decoder.output(hidden), segments))
         return outputs
 
@@ -395,9 +414,10 @@ def loss(
     posterior = model.posterior(x, drop)
     z = posterior.sample(latent_key)
     previous = shift(config, x)
+    kept = None
     if config.sampling != "none":
-        previous = own_outputs(model, z, previous, sampling_probability(config, step), sampling_key)
-    logits = model.logits(z, previous, drop)
+        previous, kept = own_outputs(model, z, previous, sampling_probability(config, step), sampling_key)
+    logits = model.logits(z, previous, drop, kept if config.keep == 1.0 else None)  # dropped inputs have other states
     nll = negative_log_likelihood(config, x, logits)
     kl = posterior.kl()
     beta = config.max_beta * (1.0 - jnp.power(config.beta_rate, step.astype(jnp.float32)))
@@ -412,21 +432,54 @@ def loss(
 
 def own_outputs(
     model: MusicVAE, z: jax.Array, previous: jax.Array, probability: jax.Array, key: jax.Array
-) -> jax.Array:
+) -> tuple[jax.Array, list[Layers]]:
     """Scheduled sampling: `previous` with a share of it replaced by the model's own draws.
 
-    The draws carry no gradient, so they are made in a first pass without one, and the second is teacher forcing as
-    ever. Each segment starts from the truth.
+    The draws carry no gradient, so they are made first, and what follows is teacher forcing as ever, but that its way
+    forward is already gone: what the layers kept of it comes along. Each segment starts from the truth.
     """
     graph, state = nnx.split(model)
-    model = nnx.merge(graph, jax.lax.stop_gradient(state))
+    model, config = nnx.merge(graph, jax.lax.stop_gradient(state)), model.config
     embedding = model.embeddings(jax.lax.stop_gradient(z))
     truth = into_segments(previous, len(embedding))  # [T/S, S·B, ...]
     embedding = embedding.reshape(-1, embedding.shape[-1])
-    given = jax.random.uniform(jax.random.fold_in(key, len(model.decoders)), truth.shape[:2]) >= probability
-    forced = (jnp.roll(truth, -1, axis=0), given)
-    drawn = rollout(model, prepare(model), embedding, truth[0], len(truth), key, jnp.ones(()), forced)
-    return from_segments(jnp.concatenate([truth[:1], drawn[:-1]]), model.config.segments)
+    given = jax.random.uniform(jax.random.fold_in(key, 1), truth.shape[:2]) >= probability
+    seed, outputs, kept = jax.random.fold_in(key, 0), [], []
+    for k, (decoder, x) in enumerate(zip(model.decoders, tracks(config, truth), strict=True)):
+        output, of_layers = recorded(config, decoder, embedding, x, given, jax.random.fold_in(seed, k))
+        outputs.append(jnp.concatenate([x[:1], output[:-1]]))
+        kept.append(of_layers)
+    return from_segments(stack(config, outputs), config.segments), kept
+
+
+def recorded(
+    config: Config, decoder: Decoder, embedding: jax.Array, truth: jax.Array, given: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Layers]:
+    """A decoder's outputs [T, N, ...], and what its layers kept. `embedding` [N, E], `given` bool [T, N].
+
+    Its inputs are `truth` [T, N, ...], but for the first one its output of the step before where that was not given.
+    """
+    gates, carries, steps = decoder.gates(embedding), decoder.start(embedding), len(truth)
+    layers = [cell.recorder(constant, steps) for cell, constant in zip(decoder.cells, gates, strict=True)]
+    states = [layer.start(c.T, h.T) for layer, (c, h) in zip(layers, carries, strict=True)]
+    output, noise = decoder.output.stepper(), noise_of(config, decoder, (steps, len(embedding)), key)
+
+    def step(carry: Any, at: Any) -> Any:
+        (states, x), (t, following, given, noise) = carry, at
+        h = jax.nn.one_hot(x, decoder.width, axis=0) if x.ndim == 1 else x  # [V, N]
+        after, stacked = [], []
+        for layer, state in zip(layers, states, strict=True):
+            state, h, more = layer(t, h[None], state)
+            after.append(state)
+            stacked.append(more)
+        x = jnp.where(given, following, predict(config, output(h), noise, axis=0))
+        return (after, x), (x, stacked)
+
+    truth = columns(truth)
+    at = (jnp.arange(steps), jnp.roll(truth, -1, axis=0), given, noise)
+    (states, _), (outputs, stacked) = jax.lax.scan(step, (states, truth[0]), at)
+    kept = tuple(layer.kept(state, more) for layer, state, more in zip(layers, states, stacked, strict=True))
+    return columns(outputs), kept
 
 
 # --- inference --------------------------------------------------------------------------------------------------------
@@ -448,41 +501,39 @@ def rollout(
     steps: int,
     key: jax.Array,
     temperature: jax.Array,
-    forced: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
-    """Autoregressive decoding of one segment: `embedding` [N, E], `first` the output before it [N, ...] → [T, N, ...].
-
-    With `forced`, outputs [T, N, ...] and bool [T, N], an output is not drawn but set where the latter says so.
-    """
+    """Autoregressive decoding of one segment: `embedding` [N, E], `first` the output before it [N, ...] → [T, N, ...]."""
     config = model.config
-    noise_like, shares = (jax.random.logistic, 3) if config.head == "groove" else (gumbel, 1)
 
     def part(rows: Any) -> jax.Array:
-        (number, embedding, first), forced = rows[:3], jax.tree.map(lambda x: x.swapaxes(0, 1), rows[3])  # [T, N, ...]
+        number, embedding, first = rows
         seed, outputs = jax.random.fold_in(key, number[0]), []
         for k, (decoder, step) in enumerate(zip(model.decoders, prepared, strict=True)):
-            set_to = None if forced is None else (columns(tracks(config, forced[0])[k]), forced[1])
             start = jax.tree.map(jnp.transpose, decoder.start(embedding)), columns(tracks(config, first)[k])
             gates = decoder.cells[0].constant_gates(embedding, step.constant).T  # [4H, N]
-            shape = (steps, decoder.width // shares, len(embedding))
-            noise = temperature * noise_like(jax.random.fold_in(seed, k), shape)
-            tokens = forced is None and config.head == "categorical"
-            if tokens and draws_at_once(step.cells, step.output, len(embedding)):
+            noise = temperature * noise_of(config, decoder, (steps, len(embedding)), jax.random.fold_in(seed, k))
+            if config.head == "categorical" and draws_at_once(step.cells, step.output, len(embedding)):
                 outputs.append(draw_at_once(step.cells, step.output, *start, gates, noise))
                 continue
 
-            def body(carry, at, step=step, gates=gates):  # type: ignore[no-untyped-def]
-                (state, previous), (noise, set_to) = carry, at
+            def body(carry, noise, step=step, gates=gates):  # type: ignore[no-untyped-def]
+                state, previous = carry
                 logits, state = step(previous, state, gates)
                 output = predict(config, logits, noise, axis=0)
-                output = output if set_to is None else jnp.where(set_to[1], set_to[0], output)
                 return (state, output), output
 
-            outputs.append(columns(jax.lax.scan(body, start, (noise, set_to))[1]))
+            outputs.append(columns(jax.lax.scan(body, start, noise)[1]))
         return stack(config, outputs).swapaxes(0, 1)
 
-    rows = jnp.arange(len(embedding)), embedding, first, jax.tree.map(lambda x: x.swapaxes(0, 1), forced)
+    rows = jnp.arange(len(embedding)), embedding, first
     return in_chunks(part, rows, len(embedding), PART).swapaxes(0, 1)
+
+
+def noise_of(config: Config, decoder: Decoder, shape: tuple[int, int], key: jax.Array) -> jax.Array:
+    """What makes draws of `predict` from a decoder's logits: [T, V, N], or of a groove's hits alone, [T, V / 3, N]."""
+    (steps, columns), groove = shape, config.head == "groove"
+    noise_like, width = (jax.random.logistic, decoder.width // 3) if groove else (gumbel, decoder.width)
+    return noise_like(key, (steps, width, columns))
 
 
 def columns(x: jax.Array) -> jax.Array:

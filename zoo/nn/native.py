@@ -80,21 +80,29 @@ def rollout(
     return _call("rollout", "bfloat16", [(noise.shape[:1], jnp.int32)], {})(token, noise, rows, *output, *flat)[0]
 
 
-def start(x: jax.Array, c: jax.Array, h: jax.Array, dtype: DTypeLike, together: int) -> State:
-    """What `forward` goes on from: `x` float32 [T, X, B], `c`, `h` float32 [H, B]. `dtype` is the products' format."""
-    (steps, width, columns), units, kept = x.shape, len(c), _kept(dtype)
-    inputs = (steps // together + 1, width + units, together, columns)
-    results = [((width + units, columns), dtype), ((steps + 1, units, columns), jnp.float32)]
-    results += [(inputs, kept), ((steps, 4 * units, columns), kept)]
-    return tuple(_call("start", jnp.dtype(dtype).name, results, {})(x, c, h))
+def start(c: jax.Array, h: jax.Array, dtype: DTypeLike, inputs: int, steps: int, together: int) -> State:
+    """What `feed` and `forward` go on from: `c`, `h` float32 [H, B]; `inputs` X, `dtype` the products' format."""
+    (units, columns), kept, rows = c.shape, _kept(dtype), inputs + len(h)
+    results = [((rows, columns), dtype), ((steps + 1, units, columns), jnp.float32)]
+    results += [((steps // together + 1, rows, together, columns), kept), ((steps, 4 * units, columns), kept)]
+    return tuple(_call("start", jnp.dtype(dtype).name, results, {})(c, h))
 
 
-def forward(t: jax.Array, z: jax.Array, constant: jax.Array, x: jax.Array, state: State) -> State:
+def feed(t: jax.Array, at: jax.Array, x: jax.Array, state: State) -> State:
+    """Step `t` is to read `x[at]`: `x` [·, X', B], float32 or in the products' format; X' ≤ X. In place.
+
+    The rest of X, by which sums are filled up, are zeros.
+    """
+    xh, cells, inputs, gates = state
+    results = [(a.shape, a.dtype) for a in (xh, inputs)]
+    xh, inputs = _call("feed", xh.dtype.name, results, {3: 0, 4: 1})(t, at, x, xh, inputs)
+    return xh, cells, inputs, gates
+
+
+def forward(t: jax.Array, z: jax.Array, constant: jax.Array, state: State) -> State:
     """Step `t`, whose product with the kernel `z` [4H, B] is; `constant` [4H, B] or [4H, 1]. In place."""
     results = [(a.shape, a.dtype) for a in state]
-    return tuple(
-        _call("forward", state[0].dtype.name, results, {4 + n: n for n in range(4)})(t, z, constant, x, *state)
-    )
+    return tuple(_call("forward", state[0].dtype.name, results, {3 + n: n for n in range(4)})(t, z, constant, *state))
 
 
 def backward(

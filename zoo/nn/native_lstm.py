@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import carray, float32, int32, int64, njit, types, uint16, uint32
 from numba.extending import intrinsic, overload
 
-MAJOR_VERSION, METADATA = 0, 1  # XLA_FFI_API_MAJOR, XLA_FFI_Extension_Metadata
+MAJOR_VERSION, METADATA, FLOAT32 = 0, 1, 11  # XLA_FFI_API_MAJOR, XLA_FFI_Extension_Metadata, XLA_FFI_DataType_F32
 ARGUMENTS, RESULTS = 9, 14  # words of XLA_FFI_CallFrame
 OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz", "arcp", "afn"}, "error_model": "numpy"}  # NaN stays NaN
 SUMS: dict[str, Any] = {**OPTIONS, "fastmath": {*OPTIONS["fastmath"], "reassoc"}}  # in any order
@@ -211,16 +211,24 @@ def times(x: Row, out: Row) -> None:
 
 
 @njit(**OPTIONS)
-def start(x: Array, c: Array, h: Array, xh: Array, cells: Array, inputs: Array) -> None:
-    """What comes before the first step: [x; h] and c."""
-    width = x.shape[1]
-    for n in range(width):
-        converted(x[0, n], xh[n])
+def start(c: Array, h: Array, xh: Array, cells: Array, inputs: Array) -> None:
+    """What comes before the first step: c and h, and zeros for x and what it is filled with."""
+    width = len(xh) - len(h)
+    xh[:width] = 0
+    inputs[:, :width] = 0
     for u in range(len(c)):
-        converted(h[u], xh[width + u])
         copied(c[u], cells[0, u])
-    for n in range(len(xh)):
-        copied(xh[n], inputs[0, n, 0])
+        converted(h[u], xh[width + u])
+        copied(xh[width + u], inputs[0, width + u, 0])
+
+
+@njit(**OPTIONS)
+def feed(t: int, x: Array, xh: Array, inputs: Array) -> None:
+    """Puts the inputs of step t in their place."""
+    together = inputs.shape[2]
+    for n in range(len(x)):
+        converted(x[n], xh[n])
+        copied(xh[n], inputs[t // together, n, t % together])
 
 
 @njit(**OPTIONS)
@@ -240,11 +248,10 @@ def gate_row(z: Array, constant: Array, gate: int, u: int, row: Row, out: Row, k
 
 
 @njit(**OPTIONS)
-def forward(t: int, z: Array, constant: Array, x: Array, xh: Array, cells: Array, inputs: Array, gates: Array) -> None:
-    """Step t, of whose [x; h] the product is z; then the next step's [x; h]."""
-    steps, width, columns = x.shape
-    units, together = len(z) // 4, inputs.shape[2]
-    at, place = (t + 1) // together, (t + 1) % together
+def forward(t: int, z: Array, constant: Array, xh: Array, cells: Array, inputs: Array, gates: Array) -> None:
+    """Step t, of whose [x; h] the product is z: the state after it, and the gates."""
+    units, columns, together = len(z) // 4, z.shape[1], inputs.shape[2]
+    width, at, place = len(xh) - units, (t + 1) // together, (t + 1) % together
     row = np.empty((5, columns), np.float32)
     for u in range(units):
         for gate in range(4):
@@ -253,10 +260,6 @@ def forward(t: int, z: Array, constant: Array, x: Array, xh: Array, cells: Array
         copied(row[0], cells[t + 1, u])
         hidden_row(row[3], row[0], xh[width + u])
         copied(xh[width + u], inputs[at, width + u, place])
-    if t + 1 < steps:
-        for n in range(width):
-            converted(x[t + 1, n], xh[n])
-            copied(xh[n], inputs[at, n, place])
 
 
 @njit(**OPTIONS)
@@ -343,6 +346,13 @@ def buffer(frame: int, list_at: int, n: int) -> Any:
 
 
 @njit
+def format_of(frame: int, list_at: int, n: int) -> int:
+    """The number by which XLA knows the format of the n-th argument or result: XLA_FFI_DataType."""
+    pointers = carray(_words(carray(_words(frame), 15)[list_at]), n + 1)
+    return carray(_ints(pointers[n]), 5)[4]
+
+
+@njit
 def floats(frame: int, list_at: int, n: int, shape: Any) -> Array:
     """The n-th argument or result as float32."""
     return carray(_floats(buffer(frame, list_at, n)[0]), shape)
@@ -369,43 +379,56 @@ def _view(frame: Any, list_at: Any, n: Any, shape: Any, like: Any) -> Any:
     return half if like == uint16 else single
 
 
-# Each of these is `start`, `forward` or `backward` on the arguments and results that `native.py` passes; `like` is a
+# Each of these is `start`, `feed`, `forward` or `backward` on the arguments and results that `native.py` passes; `like` is a
 # number as the products' format has it, float32 or the bits of a bfloat16.
 
 
 @njit
 def call_start(frame: int, like: Any) -> None:
     """`start`."""
-    (_, x), (_, inputs) = buffer(frame, ARGUMENTS, 0), buffer(frame, RESULTS, 2)
-    steps, width, columns, units, together = x[0], x[1], x[2], inputs[1] - x[1], inputs[2]
-    start(
-        floats(frame, ARGUMENTS, 0, (steps, width, columns)),
-        floats(frame, ARGUMENTS, 1, (units, columns)),
-        floats(frame, ARGUMENTS, 2, (units, columns)),
-        view(frame, RESULTS, 0, (width + units, columns), like),
-        floats(frame, RESULTS, 1, (steps + 1, units, columns)),
-        view(frame, RESULTS, 2, (inputs[0], width + units, together, columns), like),
+    (_, c), (_, cells), (_, inputs) = (
+        buffer(frame, ARGUMENTS, 0),
+        buffer(frame, RESULTS, 1),
+        buffer(frame, RESULTS, 2),
     )
+    units, columns, blocks, rows, together = c[0], c[1], inputs[0], inputs[1], inputs[2]
+    start(
+        floats(frame, ARGUMENTS, 0, (units, columns)),
+        floats(frame, ARGUMENTS, 1, (units, columns)),
+        view(frame, RESULTS, 0, (rows, columns), like),
+        floats(frame, RESULTS, 1, (cells[0], units, columns)),
+        view(frame, RESULTS, 2, (blocks, rows, together, columns), like),
+    )
+
+
+@njit
+def call_feed(frame: int, like: Any) -> None:
+    """`feed` of x[at], which is of float32 or of the products' format, whichever it is passed in."""
+    (_, x), (_, inputs) = buffer(frame, ARGUMENTS, 2), buffer(frame, RESULTS, 1)
+    steps, width, columns = x[0], x[1], x[2]
+    t, at = ints(frame, ARGUMENTS, 0, 1)[0], ints(frame, ARGUMENTS, 1, 1)[0]
+    xh = view(frame, RESULTS, 0, (inputs[1], columns), like)
+    kept = view(frame, RESULTS, 1, (inputs[0], inputs[1], inputs[2], columns), like)
+    if format_of(frame, ARGUMENTS, 2) == FLOAT32:
+        feed(t, floats(frame, ARGUMENTS, 2, (steps, width, columns))[at], xh, kept)
+    else:
+        feed(t, view(frame, ARGUMENTS, 2, (steps, width, columns), like)[at], xh, kept)
 
 
 @njit
 def call_forward(frame: int, like: Any) -> None:
     """`forward`."""
-    (_, constant), (_, x), (_, inputs) = (
-        buffer(frame, ARGUMENTS, 2),
-        buffer(frame, ARGUMENTS, 3),
-        buffer(frame, RESULTS, 2),
-    )
-    steps, width, columns, units, together = x[0], x[1], x[2], inputs[1] - x[1], inputs[2]
+    (_, z), (_, constant) = buffer(frame, ARGUMENTS, 1), buffer(frame, ARGUMENTS, 2)
+    (_, cells), (_, inputs) = buffer(frame, RESULTS, 1), buffer(frame, RESULTS, 2)
+    gates, columns, blocks, rows, together = z[0], z[1], inputs[0], inputs[1], inputs[2]
     forward(
         ints(frame, ARGUMENTS, 0, 1)[0],
-        floats(frame, ARGUMENTS, 1, (4 * units, columns)),
-        floats(frame, ARGUMENTS, 2, (4 * units, constant[1])),
-        floats(frame, ARGUMENTS, 3, (steps, width, columns)),
-        view(frame, RESULTS, 0, (width + units, columns), like),
-        floats(frame, RESULTS, 1, (steps + 1, units, columns)),
-        view(frame, RESULTS, 2, (inputs[0], width + units, together, columns), like),
-        view(frame, RESULTS, 3, (steps, 4 * units, columns), like),
+        floats(frame, ARGUMENTS, 1, (gates, columns)),
+        floats(frame, ARGUMENTS, 2, (gates, constant[1])),
+        view(frame, RESULTS, 0, (rows, columns), like),
+        floats(frame, RESULTS, 1, (cells[0], gates // 4, columns)),
+        view(frame, RESULTS, 2, (blocks, rows, together, columns), like),
+        view(frame, RESULTS, 3, (cells[0] - 1, gates, columns), like),
     )
 
 
@@ -440,6 +463,14 @@ def handlers(half: bool, cache: bool) -> dict[str, Any]:
                 call_start(frame, ZERO)
         return 0  # no error
 
+    def feed_of(frame: int) -> int:
+        if not asks_version(frame):
+            if half:
+                call_feed(frame, uint16(0))
+            else:
+                call_feed(frame, ZERO)
+        return 0
+
     def forward_of(frame: int) -> int:
         if not asks_version(frame):
             if half:
@@ -457,4 +488,9 @@ def handlers(half: bool, cache: bool) -> dict[str, Any]:
         return 0
 
     compiled = numba.cfunc(int64(int64), cache=cache)
-    return {"start": compiled(start_of), "forward": compiled(forward_of), "backward": compiled(backward_of)}
+    return {
+        "start": compiled(start_of),
+        "feed": compiled(feed_of),
+        "forward": compiled(forward_of),
+        "backward": compiled(backward_of),
+    }

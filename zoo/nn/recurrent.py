@@ -94,15 +94,22 @@ class LSTM(nnx.Module):
         """What acts on the constant inputs, float32 [constant, 4H]."""
         return self.kernel[self.varying : -self.units]
 
-    def __call__(self, x: jax.Array, gates: jax.Array, carry: Carry, reverse: bool = False) -> tuple[jax.Array, Carry]:
+    def __call__(
+        self, x: jax.Array, gates: jax.Array, carry: Carry, reverse: bool = False, kept: Kept | None = None
+    ) -> tuple[jax.Array, Carry]:
         """The whole sequence, time-major: `x` [T, B, X], `gates` from `constant_gates`.
 
-        Returns h at every step [T, B, H], and the last carry.
+        Returns h at every step [T, B, H], and the last carry. With what a recorder `kept` they are what it met, and
+        only the way back is still to do.
         """
-        x = jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, filling(self.varying + self.units)), (0, 0)))  # [T, X, B]
-        gates = gates.T if gates.ndim > 1 else gates[:, None]
-        hidden, c, h = _scan(x, self._varying_kernel(), gates, carry[0].T, carry[1].T, reverse)
+        kernel, gates = self._varying_kernel(), gates.T if gates.ndim > 1 else gates[:, None]
+        hidden, c, h = _scan(x.swapaxes(1, 2), kernel, gates, carry[0].T, carry[1].T, kept, reverse)
         return hidden.swapaxes(1, 2), (c.T, h.T)
+
+    def recorder(self, gates: jax.Array, steps: int) -> Recorder:
+        """For training whose inputs are only known step by step, all of them to be called; `gates` as above."""
+        gates = gates.T if gates.ndim > 1 else gates[:, None]
+        return Recorder(self._varying_kernel().T, gates, self.varying, steps)
 
     def stepper(self) -> LSTMStep:
         """The same, one step at a time; to be made outside the loop that it is for."""
@@ -223,13 +230,94 @@ def _cell(gates: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, tuple[j
     return c, o * jnp.tanh(c), (i, j, f, o)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _scan(
+class XlaKept(NamedTuple):
+    """What XLA's loop met: h after each step, the last c and h, and [x; h] and c before each step and the gates."""
+
+    hidden: jax.Array
+    c: jax.Array
+    h: jax.Array
+    saved: tuple[jax.Array, ...]
+
+
+class NativeKept(NamedTuple):
+    """What `native.forward` kept: c before each step and after the last, [x; h] likewise, and the gates."""
+
+    cells: jax.Array
+    inputs: jax.Array
+    gates: jax.Array
+
+
+Kept = XlaKept | NativeKept
+
+
+class Recorder(NamedTuple):
+    """A layer that goes through a training sequence step by step and keeps what the way back needs.
+
+    `kernel` [4H, K], K = X + filling + H, and `constant` float32 [4H, B] or [4H, 1].
+    """
+
+    kernel: jax.Array
+    constant: jax.Array
+    inputs: int
+    steps: int
+
+    def start(self, c: jax.Array, h: jax.Array) -> Any:
+        """The state that the first call takes, from c, h [H, B]."""
+        batch, inputs = c.shape[1], self.kernel.shape[1] - len(c)
+        if native.usable(batch, self.kernel.dtype):
+            n = together(self.steps, batch)
+            return native.start(c, h, self.kernel.dtype, inputs, self.steps, n)
+        return c, h
+
+    def __call__(self, t: jax.Array, x: jax.Array, state: Any, at: jax.Array | int = 0) -> tuple[Any, jax.Array, Any]:
+        """Step `t` of input `x[at]`, [·, X, B] → the state, h [H, B], and what the caller is to stack up for `kept`."""
+        if len(state) > 2:
+            state = native.feed(t, jnp.asarray(at, jnp.int32), x, state)
+            state = native.forward(t, dot_columns(self.kernel, state[0]), self.constant, state)
+            return state, state[0][-len(self.constant) // 4 :], ()
+        (c, h), dtype = state, self.kernel.dtype
+        filled = jnp.pad(x[at], ((0, self.kernel.shape[1] - len(h) - x.shape[1]), (0, 0)))
+        xh = jnp.concatenate([filled.astype(dtype), h.astype(dtype)])
+        after, h, activated = _cell(dot_columns(self.kernel, xh) + self.constant, c)
+        return (after, h), h, (h, (packed(xh), c, *(packed(gate.astype(dtype)) for gate in activated)))
+
+    def kept(self, state: Any, stacked: Any) -> Kept:
+        """Of all steps, from the last call's state."""
+        if len(state) > 2:
+            return NativeKept(*state[1:])
+        return XlaKept(stacked[0], *state, stacked[1])
+
+
+def _record(
     x: jax.Array, kernel: jax.Array, constant: jax.Array, c: jax.Array, h: jax.Array, reverse: bool
+) -> Kept:
+    steps = len(x)
+    recorder = Recorder(kernel.T, constant, x.shape[1], steps)
+
+    def step(state: Any, t: jax.Array) -> tuple[Any, Any]:
+        state, _, kept = recorder(t, x, state, steps - 1 - t if reverse else t)
+        return state, kept
+
+    return recorder.kept(*jax.lax.scan(step, recorder.start(c, h), jnp.arange(steps)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _scan(
+    x: jax.Array,
+    kernel: jax.Array,
+    constant: jax.Array,
+    c: jax.Array,
+    h: jax.Array,
+    kept: Kept | None,
+    reverse: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`x` [T, X, B], `kernel` [X + H, 4H], `constant` [4H, B] or [4H, 1], `c`, `h` [H, B] → h [T, H, B], last c, h."""
+    """`x` [T, X, B], `kernel` [K, 4H], `constant` [4H, B] or [4H, 1], `c`, `h` [H, B] → h [T, H, B], last c, h.
+
+    `kept` is for gradients alone: what a recorder met on these.
+    """
     # To turn the kernel takes longer than one column gains by it (MusicVAE encodes a window in 20 ms, so in 13).
     single, columns = x.shape[2] == 1 and kernel.dtype == jnp.float32, kernel.T
+    x = jnp.pad(x, ((0, 0), (0, len(kernel) - len(h) - x.shape[1]), (0, 0)))
 
     def step(carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
         c, h = carry
@@ -242,34 +330,48 @@ def _scan(
 
 
 def _scan_forward(*args: Any) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Any]:
-    *primals, reverse = args  # whose values may or may not be asked for a gradient
-    x, kernel, constant, c, h = (primal.value for primal in primals)
-    if native.usable(x.shape[2], kernel.dtype):
-        return _native_forward(x, kernel, constant, c, h, reverse)
-    columns = kernel.T
-
-    def step(carry: Carry, x: jax.Array) -> tuple[Carry, Any]:
-        c, h = carry
-        xh = jnp.concatenate([x, h]).astype(kernel.dtype)
-        after, h, activated = _cell(dot_columns(columns, xh) + constant, c)
-        return (after, h), (h, (packed(xh), c, *(packed(gate.astype(kernel.dtype)) for gate in activated)))
-
-    (c, h), (hidden, saved) = jax.lax.scan(step, (c, h), x, reverse=reverse)
-    return (hidden, c, h), (kernel, constant, saved)
+    *given, reverse = args
+    *primals, kept = jax.tree.map(lambda one: one.value, given)  # which may or may not be asked for a gradient
+    kept = _record(*primals, reverse) if kept is None else kept
+    x, kernel, constant, c, _ = primals
+    if isinstance(kept, NativeKept):
+        states = kept.inputs[:, -len(c) :].swapaxes(1, 2).reshape(-1, *c.shape)[: len(x) + 1]  # [T + 1, H, B]
+        kept_c, hidden, h = kept.cells[-1], widened(states[1:]), widened(states[-1])
+    else:
+        kept_c, hidden, h = kept.c, kept.hidden, kept.h
+    return (hidden[::-1] if reverse else hidden, kept_c, h), (x, kernel, constant, kept)
 
 
 def _scan_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
+    x, kernel, constant, kept = residuals  # of x the shape alone counts
+    steps, width, batch = x.shape
+    d_hidden, d_c, d_h = gradients
+    units = d_c.shape[0]
+    last = isinstance(d_hidden, SymbolicZero)  # an encoder's last state alone counts
+    d_hidden = jnp.zeros((0, units, batch)) if last else d_hidden[::-1] if reverse else d_hidden
+    d_c, d_h = (jnp.zeros(d.shape) if isinstance(d, SymbolicZero) else d for d in (d_c, d_h))
+    back = _native_back if isinstance(kept, NativeKept) else _back
+    d_x, d_kernel, d_constant, d_c, d_h = back(kernel, width, constant.shape, kept, d_hidden, d_c, d_h)
+    d_x = d_x.reshape(steps, width, batch)  # dropped by the compiler where the inputs need no gradient
+    d_x, d_kernel = d_x[::-1] if reverse else d_x, jnp.concatenate(d_kernel).T.astype(kernel.dtype)
+    return d_x, d_kernel, d_constant, d_c, d_h, None
+
+
+def _back(
+    kernel: jax.Array,
+    width: int,
+    constant: tuple[int, int],
+    kept: XlaKept,
+    d_hidden: jax.Array,
+    d_c: jax.Array,
+    d_h: jax.Array,
+) -> tuple[jax.Array, list[jax.Array], jax.Array, jax.Array, jax.Array]:
     """Gate by gate: they needn't be put together, and a product that sums over all four is slower than four.
 
     On one core with AMX in bfloat16 [512, 2048] · [2048, 512] takes 2.5 ms, four of [512, 512] · [512, 512] 2.1.
     """
-    if isinstance(residuals[-1], _Kept):
-        return _native_backward(reverse, residuals, gradients)
-    kernel, constant, saved = residuals  # saved: [x; h] and c before each step, and the four gates, [T, ·, B] each
-    d_hidden = None if isinstance(gradients[0], SymbolicZero) else gradients[0]  # an encoder's last state alone counts
-    d_c, d_h = (jnp.zeros(d.shape) if isinstance(d, SymbolicZero) else d for d in gradients[1:])
-    units, (steps, _, batch) = len(d_c), saved[0].shape
-    into, recurrent = (jnp.split(rows, 4, axis=1) for rows in (kernel[:-units], kernel[-units:]))  # [X, H], [H, H] each
+    steps, (units, batch) = len(kept.hidden), d_c.shape
+    into, recurrent = (jnp.split(rows, 4, axis=1) for rows in (kernel[:width], kernel[-units:]))  # [X, H], [H, H] each
     ones = jnp.ones((batch, 1))
 
     def step(carry: Any, at: Any) -> tuple[Any, Any]:
@@ -280,68 +382,50 @@ def _scan_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
         d_c = d_c + d_h * o * (1 - t * t)
         each = [d_c * j * i * (1 - i), d_c * i * (1 - j * j), d_c * c * f * (1 - f), d_h * t * o * (1 - o)]
         d_gates = [gate.astype(kernel.dtype) for gate in each]  # [H, B] each
-        shares = [dot_columns(gate, ones) for gate in d_gates] if constant.shape[1] == 1 else d_gates
+        shares = [dot_columns(gate, ones) for gate in d_gates] if constant[1] == 1 else d_gates
         d_constant = [before + share for before, share in zip(d_constant, shares, strict=True)]
         d_x, d_h = (sum(map(dot_columns, blocks, d_gates)) for blocks in (into, recurrent))
         return (d_c * f, d_h, d_constant), (d_x, [packed(gate) for gate in d_gates])
 
     def several(carry: Any, at: Any) -> tuple[Any, jax.Array]:
         (xh, *cells), d_kernel = at, carry[1]
-        after, (d_x, d_gates) = jax.lax.scan(step, carry[0], tuple(cells), reverse=not reverse)
+        after, (d_x, d_gates) = jax.lax.scan(step, carry[0], tuple(cells), reverse=True)
         share = [_outer(unpacked(gate), unpacked(xh)) for gate in d_gates]
         return (after, [before + more for before, more in zip(d_kernel, share, strict=True)]), d_x
 
     n = together(steps, batch)
-    at = jax.tree.map(lambda x: x.reshape(steps // n, n, *x.shape[1:]), (saved[0], d_hidden, *saved[1:]))
-    start = (d_c, d_h, jnp.split(jnp.zeros(constant.shape), 4)), jnp.split(jnp.zeros(kernel.shape[::-1]), 4)
-    carry, d_x = jax.lax.scan(several, start, at, reverse=not reverse, unroll=n == steps)  # a single one needs no loop
+    xh, *cells = kept.saved
+    at = (xh, d_hidden if len(d_hidden) else None, *cells)
+    at = jax.tree.map(lambda x: x.reshape(steps // n, n, *x.shape[1:]), at)
+    start = (d_c, d_h, jnp.split(jnp.zeros(constant), 4)), jnp.split(jnp.zeros(kernel.shape[::-1]), 4)
+    carry, d_x = jax.lax.scan(several, start, at, reverse=True, unroll=n == steps)  # a single one needs no loop
     (d_c, d_h, d_constant), d_kernel = carry
-    d_x = d_x.reshape(steps, *d_x.shape[2:])  # dropped by the compiler where the inputs need no gradient
-    return d_x, jnp.concatenate(d_kernel).T.astype(kernel.dtype), jnp.concatenate(d_constant), d_c, d_h
+    return d_x, d_kernel, jnp.concatenate(d_constant), d_c, d_h
 
 
-class _Kept(NamedTuple):
-    """What `native.forward` kept: c before each step and after the last, [x; h] likewise, and the gates."""
-
-    cells: jax.Array
-    inputs: jax.Array
-    gates: jax.Array
-
-
-def _native_forward(
-    x: jax.Array, kernel: jax.Array, constant: jax.Array, c: jax.Array, h: jax.Array, reverse: bool
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Any]:
-    x, columns = x[::-1] if reverse else x, kernel.T
-    (steps, width, batch), units = x.shape, len(c)
-
-    def step(t: jax.Array, state: native.State) -> native.State:
-        return native.forward(t, dot_columns(columns, state[0]), constant, x, state)
-
-    state = native.start(x, c, h, kernel.dtype, together(steps, batch))
-    xh, cells, inputs, gates = jax.lax.fori_loop(0, steps, step, state)
-    hidden = widened(inputs[:, width:].swapaxes(1, 2).reshape(-1, units, batch)[1 : steps + 1])
-    out = hidden[::-1] if reverse else hidden, cells[-1], xh[width:].astype(jnp.float32)
-    return out, (kernel, constant, _Kept(cells, inputs, gates))
-
-
-def _native_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
+def _native_back(
+    kernel: jax.Array,
+    width: int,
+    constant: tuple[int, int],
+    kept: NativeKept,
+    d_hidden: jax.Array,
+    d_c: jax.Array,
+    d_h: jax.Array,
+) -> tuple[jax.Array, list[jax.Array], jax.Array, jax.Array, jax.Array]:
     """Gates go in pairs: a product that sums over two takes as long as two products, one over four a third longer.
 
     On one core with AMX in bfloat16 [512, 1024] · [1024, 512] takes 683 µs, [512, 512] · [512, 512] 348, and
     [512, 2048] · [2048, 512] 1812; the shares of the kernel's gradient 751 µs a pair, 436 a gate.
     """
-    kernel, constant, (cells, inputs, gates) = residuals
-    d_hidden = jnp.zeros((0, *cells.shape[1:])) if isinstance(gradients[0], SymbolicZero) else gradients[0]
-    d_hidden = d_hidden[::-1] if reverse else d_hidden
-    d_c, d_h = (jnp.zeros(d.shape) if isinstance(d, SymbolicZero) else d for d in gradients[1:])
+    cells, inputs, gates = kept
     (units, batch), steps, n = d_c.shape, len(gates), inputs.shape[2]
-    into, recurrent = (jnp.split(rows, 2, axis=1) for rows in (kernel[:-units], kernel[-units:]))  # [X, 2H], [H, 2H]
+    into, recurrent = (jnp.split(rows, 2, axis=1) for rows in (kernel[:width], kernel[-units:]))  # [X, 2H], [H, 2H]
 
     def step(carry: Any, t: jax.Array) -> tuple[Any, jax.Array]:
-        parts, d_c, d_constant, _, kept = carry
-        d_c, d_constant, d_gates, kept = native.backward(t, gates, cells, d_hidden, parts, d_c, d_constant, kept)
+        parts, d_c, d_constant, _, after = carry
+        d_c, d_constant, d_gates, after = native.backward(t, gates, cells, d_hidden, parts, d_c, d_constant, after)
         d_x = dot_columns(into[0], d_gates[0]) + dot_columns(into[1], d_gates[1])
-        return (list(map(dot_columns, recurrent, d_gates)), d_c, d_constant, d_gates, kept), d_x
+        return (list(map(dot_columns, recurrent, d_gates)), d_c, d_constant, d_gates, after), d_x
 
     def several(carry: Any, block: jax.Array) -> tuple[Any, jax.Array]:
         state, d_kernel = carry
@@ -352,14 +436,12 @@ def _native_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
         return (state, [before + more for before, more in zip(d_kernel, share, strict=True)]), d_x
 
     d_gates = [jnp.zeros((2 * units, batch), kernel.dtype)] * 2
-    kept = [jnp.zeros((2 * units, n, batch) if n > 1 else (0, 1, batch), inputs.dtype)] * 2
-    state = [d_h, jnp.zeros_like(d_h)], d_c, jnp.zeros(constant.shape), d_gates, kept
+    after = [jnp.zeros((2 * units, n, batch) if n > 1 else (0, 1, batch), inputs.dtype)] * 2
+    state = [d_h, jnp.zeros_like(d_h)], d_c, jnp.zeros(constant), d_gates, after
     start = state, jnp.split(jnp.zeros(kernel.shape[::-1]), 2)
     # Four at a time: their shares are added to the kernel's gradient in one pass.
     (state, d_kernel), d_x = jax.lax.scan(several, start, jnp.arange(steps // n), reverse=True, unroll=4)
-    d_x = d_x.reshape(steps, *d_x.shape[2:])
-    d_x = d_x[::-1] if reverse else d_x
-    return d_x, jnp.concatenate(d_kernel).T.astype(kernel.dtype), state[2], state[1], sum(state[0])
+    return d_x, d_kernel, state[2], state[1], sum(state[0])
 
 
 _scan.defvjp(_scan_forward, _scan_backward, symbolic_zeros=True)
