@@ -15,6 +15,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
 from zoo.errors import InputError
@@ -107,14 +108,14 @@ def _product_backward(spec: str, factors: tuple[jax.Array, ...], gradient: jax.A
     x, y = factors
     factors_of, result = spec.split("->")
     of_x, of_y = factors_of.split(",")
-    gradient = gradient.astype(y.dtype)
+    gradient = in_rows(gradient.astype(y.dtype))
     d_x = jnp.einsum(f"{result},{of_y}->{of_x}", gradient, y, preferred_element_type=jnp.float32)
     d_y = _summed(x.astype(y.dtype), gradient, of_x, result, of_y)
     return d_x.astype(x.dtype), d_y.astype(y.dtype)
 
 
 def _summed(x: jax.Array, gradient: jax.Array, of_x: str, result: str, of_y: str) -> jax.Array:
-    """The gradient of y: x · gradient, summed over what y doesn't have, which leads both; XLA has to turn one of them.
+    """The gradient of y: x · gradient, summed over what y doesn't have, which leads both; one of them has to be turned.
 
     Here that is the smaller one, and then the product, behind a barrier, for else XLA turns the larger one after all:
     [4, 256, 1024] attention weights and [4, 256, 32] take 2.8 ms so, and 1.3 as below (float32 2.5 and .9).
@@ -124,11 +125,24 @@ def _summed(x: jax.Array, gradient: jax.Array, of_x: str, result: str, of_y: str
         first, second = second, first
     batch = [letter for letter in of_y if letter in of_x and letter in result]
     own = [[letter for letter in of_y if letter in letters and letter not in batch] for _, letters in (first, second)]
-    order = "".join(batch + own[0] + own[1])
-    found = jnp.einsum(f"{first[1]},{second[1]}->{order}", first[0], second[0], preferred_element_type=jnp.float32)
+    over = [letter for letter in first[1] if letter not in of_y]
+    turned, order = "".join(batch + own[0] + over), "".join(batch + own[0] + own[1])
+    factor = in_rows(jnp.einsum(f"{first[1]}->{turned}", first[0]))
+    found = jnp.einsum(f"{turned},{second[1]}->{order}", factor, second[0], preferred_element_type=jnp.float32)
     if order == of_y:
         return found
     return jnp.transpose(jax.lax.optimization_barrier(found), [order.index(letter) for letter in of_y])
+
+
+def in_rows(x: jax.Array) -> jax.Array:
+    """A factor of bfloat16 with its last axis contiguous, as its shape has it; of others nothing changes.
+
+    XLA's CPU backend would rather change an array's layout than move its numbers, and then knows only a product in
+    float32. On a Zen 4 [1024, 512]ᵀ · [1024, 256]ᵀ takes 4.4 ms, in rows 1.3; 32 of [256, 256]ᵀ · [256, 32] 1.6 and .9.
+    """
+    if x.dtype != jnp.bfloat16 or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return x
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 _product.defvjp(_product_forward, _product_backward)
