@@ -39,7 +39,7 @@ WAYS = {  # in which the PyTorch twin runs each operation
     "encode": ("eager",),
     "forward": ("eager",),
     "decode": ("eager", "jit", "jit bfloat16"),
-    "train": ("eager", "jit", "eager bfloat16", "jit bfloat16"),
+    "train": ("eager", "one pass", "eager bfloat16", "one pass bfloat16"),
 }
 
 

@@ -207,7 +207,7 @@ class Stack(nnx.Module):
     ) -> jax.Array:
         """All steps, `x` [T, B, X] → the last layer's h [T, B, H]; `kept` of each layer where they were recorded."""
         for n, (cell, constant, carry) in enumerate(zip(self.cells, gates, carries, strict=True)):
-            x, _ = cell(drop(x), constant, carry, kept=kept and kept[n])
+            x, _ = cell(drop(x), constant, carry, kept=None if kept is None else kept[n])
         return x
 
 
@@ -294,7 +294,7 @@ class MusicVAE(nnx.Module):
         for k, (decoder, x) in enumerate(zip(self.decoders, tracks(self.config, previous), strict=True)):
             x = into_segments(dense(x, decoder.width), segments)  # [T/S, S·B, V]
             given = decoder.gates(drop(embedding)), decoder.start(embedding), drop
-            hidden = decoder(x, *given, kept and kept[k])  # [T/S, S·B, H]
+            hidden = decoder(x, *given, None if kept is None else kept[k])  # [T/S, S·B, H]
             outputs.append(from_segments(decoder.output(hidden), segments))
         return outputs
 
@@ -502,7 +502,7 @@ def rollout(
     key: jax.Array,
     temperature: jax.Array,
 ) -> jax.Array:
-    """Autoregressive decoding of one segment: `embedding` [N, E], `first` the output before it [N, ...] → [T, N, ...]."""
+    """Autoregressive decoding of one segment: `embedding` [N, E], `first` the output before it → [T, N, ...]."""
     config = model.config
 
     def part(rows: Any) -> jax.Array:

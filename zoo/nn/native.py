@@ -24,7 +24,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,18 @@ from jax.typing import DTypeLike
 COLUMNS = 16  # fewer make no vectors
 CORES = 2  # XLA's loops use all cores, these one
 
-State = tuple[jax.Array, ...]  # xh [K, B], c [T + 1, H, B], inputs [⌈(T + 1) / n⌉, K, n, B], gates [T, 4H, B]
+
+class State(NamedTuple):
+    """A layer in training: the [x; h] of a step, and of all steps what the way back needs.
+
+    `xh` [K, B], `cells` [T + 1, H, B] before each step and after the last, `inputs` [⌈(T + 1) / n⌉, K, n, B] the [x; h]
+    likewise, `gates` [T, 4H, B].
+    """
+
+    xh: jax.Array
+    cells: jax.Array
+    inputs: jax.Array
+    gates: jax.Array
 
 
 _allowed: ContextVar[bool] = ContextVar("native", default=True)
@@ -85,7 +96,7 @@ def start(c: jax.Array, h: jax.Array, dtype: DTypeLike, inputs: int, steps: int,
     (units, columns), kept, rows = c.shape, _kept(dtype), inputs + len(h)
     results = [((rows, columns), dtype), ((steps + 1, units, columns), jnp.float32)]
     results += [((steps // together + 1, rows, together, columns), kept), ((steps, 4 * units, columns), kept)]
-    return tuple(_call("start", jnp.dtype(dtype).name, results, {})(c, h))
+    return State(*_call("start", jnp.dtype(dtype).name, results, {})(c, h))
 
 
 def feed(t: jax.Array, at: jax.Array, x: jax.Array, state: State) -> State:
@@ -93,16 +104,16 @@ def feed(t: jax.Array, at: jax.Array, x: jax.Array, state: State) -> State:
 
     The rest of X, by which sums are filled up, are zeros.
     """
-    xh, cells, inputs, gates = state
-    results = [(a.shape, a.dtype) for a in (xh, inputs)]
-    xh, inputs = _call("feed", xh.dtype.name, results, {3: 0, 4: 1})(t, at, x, xh, inputs)
-    return xh, cells, inputs, gates
+    places = state.xh, state.inputs
+    call = _call("feed", state.xh.dtype.name, [(a.shape, a.dtype) for a in places], {3: 0, 4: 1})
+    xh, inputs = call(t, at, x, *places)
+    return state._replace(xh=xh, inputs=inputs)
 
 
 def forward(t: jax.Array, z: jax.Array, constant: jax.Array, state: State) -> State:
     """Step `t`, whose product with the kernel `z` [4H, B] is; `constant` [4H, B] or [4H, 1]. In place."""
     results = [(a.shape, a.dtype) for a in state]
-    return tuple(_call("forward", state[0].dtype.name, results, {3 + n: n for n in range(4)})(t, z, constant, *state))
+    return State(*_call("forward", state.xh.dtype.name, results, {3 + n: n for n in range(4)})(t, z, constant, *state))
 
 
 def backward(

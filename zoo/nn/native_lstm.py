@@ -379,8 +379,8 @@ def _view(frame: Any, list_at: Any, n: Any, shape: Any, like: Any) -> Any:
     return half if like == uint16 else single
 
 
-# Each of these is `start`, `feed`, `forward` or `backward` on the arguments and results that `native.py` passes; `like` is a
-# number as the products' format has it, float32 or the bits of a bfloat16.
+# Each of these is `start`, `feed`, `forward` or `backward` on the arguments and results that `native.py` passes; `like`
+# is a number as the products' format has it, float32 or the bits of a bfloat16.
 
 
 @njit

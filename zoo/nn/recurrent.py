@@ -95,21 +95,35 @@ class LSTM(nnx.Module):
         return self.kernel[self.varying : -self.units]
 
     def __call__(
-        self, x: jax.Array, gates: jax.Array, carry: Carry, reverse: bool = False, kept: Kept | None = None
+        self,
+        x: jax.Array,
+        gates: jax.Array,
+        carry: Carry | None = None,
+        reverse: bool = False,
+        kept: Kept | None = None,
     ) -> tuple[jax.Array, Carry]:
-        """The whole sequence, time-major: `x` [T, B, X], `gates` from `constant_gates`.
+        """The whole sequence, time-major: `x` [T, B, X], `gates` from `constant_gates`, `carry` None for zeros.
 
         Returns h at every step [T, B, H], and the last carry. With what a recorder `kept` they are what it met, and
         only the way back is still to do.
         """
-        kernel, gates = self._varying_kernel(), gates.T if gates.ndim > 1 else gates[:, None]
-        hidden, c, h = _scan(x.swapaxes(1, 2), kernel, gates, carry[0].T, carry[1].T, kept, reverse)
+        x, kernel, gates = x.swapaxes(1, 2), self._varying_kernel(), gates.T if gates.ndim > 1 else gates[:, None]
+        if carry is not None:
+            hidden, c, h = _scan(x, kernel, gates, carry[0].T, carry[1].T, kept, reverse)
+            return hidden.swapaxes(1, 2), (c.T, h.T)
+        # The first step has no state to multiply by, neither here nor on the way back.
+        first, x = (x[-1], x[:-1]) if reverse else (x[0], x[1:])
+        c, h, _ = _cell(dot_columns(kernel[: self.varying].T, first) + gates, jnp.zeros(()))
+        hidden = h[None]
+        if len(x):
+            others, c, h = _scan(x, kernel, gates, c, h, None, reverse)
+            hidden = jnp.concatenate([others, hidden] if reverse else [hidden, others])
         return hidden.swapaxes(1, 2), (c.T, h.T)
 
     def recorder(self, gates: jax.Array, steps: int) -> Recorder:
         """For training whose inputs are only known step by step, all of them to be called; `gates` as above."""
         gates = gates.T if gates.ndim > 1 else gates[:, None]
-        return Recorder(self._varying_kernel().T, gates, self.varying, steps)
+        return Recorder(self._varying_kernel().T, gates, steps)
 
     def stepper(self) -> LSTMStep:
         """The same, one step at a time; to be made outside the loop that it is for."""
@@ -144,9 +158,8 @@ class Bidirectional(nnx.Module):
         """`x`: float32 [T, B, D], time-major → h at every step [T, B, 2H], and the last of each direction [B, 2H]."""
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = drop(x)
-            zeros = forward.zeros(x.shape[1])
-            ahead, (_, last_ahead) = forward(x, forward.constant_gates(), zeros)  # [T, B, H]
-            back, (_, last_back) = backward(x, backward.constant_gates(), zeros, reverse=True)
+            ahead, (_, last_ahead) = forward(x, forward.constant_gates())  # [T, B, H]
+            back, (_, last_back) = backward(x, backward.constant_gates(), reverse=True)
             x = jnp.concatenate([ahead, back], axis=-1)  # [T, B, 2H]
         return x, jnp.concatenate([last_ahead, last_back], axis=-1)
 
@@ -239,15 +252,7 @@ class XlaKept(NamedTuple):
     saved: tuple[jax.Array, ...]
 
 
-class NativeKept(NamedTuple):
-    """What `native.forward` kept: c before each step and after the last, [x; h] likewise, and the gates."""
-
-    cells: jax.Array
-    inputs: jax.Array
-    gates: jax.Array
-
-
-Kept = XlaKept | NativeKept
+Kept = XlaKept | native.State
 
 
 class Recorder(NamedTuple):
@@ -258,7 +263,6 @@ class Recorder(NamedTuple):
 
     kernel: jax.Array
     constant: jax.Array
-    inputs: int
     steps: int
 
     def start(self, c: jax.Array, h: jax.Array) -> Any:
@@ -271,10 +275,10 @@ class Recorder(NamedTuple):
 
     def __call__(self, t: jax.Array, x: jax.Array, state: Any, at: jax.Array | int = 0) -> tuple[Any, jax.Array, Any]:
         """Step `t` of input `x[at]`, [·, X, B] → the state, h [H, B], and what the caller is to stack up for `kept`."""
-        if len(state) > 2:
+        if isinstance(state, native.State):
             state = native.feed(t, jnp.asarray(at, jnp.int32), x, state)
-            state = native.forward(t, dot_columns(self.kernel, state[0]), self.constant, state)
-            return state, state[0][-len(self.constant) // 4 :], ()
+            state = native.forward(t, dot_columns(self.kernel, state.xh), self.constant, state)
+            return state, state.xh[-state.cells.shape[1] :], ()
         (c, h), dtype = state, self.kernel.dtype
         filled = jnp.pad(x[at], ((0, self.kernel.shape[1] - len(h) - x.shape[1]), (0, 0)))
         xh = jnp.concatenate([filled.astype(dtype), h.astype(dtype)])
@@ -283,16 +287,15 @@ class Recorder(NamedTuple):
 
     def kept(self, state: Any, stacked: Any) -> Kept:
         """Of all steps, from the last call's state."""
-        if len(state) > 2:
-            return NativeKept(*state[1:])
-        return XlaKept(stacked[0], *state, stacked[1])
+        if isinstance(state, native.State):
+            return state
+        (c, h), (hidden, saved) = state, stacked
+        return XlaKept(hidden, c, h, saved)
 
 
-def _record(
-    x: jax.Array, kernel: jax.Array, constant: jax.Array, c: jax.Array, h: jax.Array, reverse: bool
-) -> Kept:
+def _record(x: jax.Array, kernel: jax.Array, constant: jax.Array, c: jax.Array, h: jax.Array, reverse: bool) -> Kept:
     steps = len(x)
-    recorder = Recorder(kernel.T, constant, x.shape[1], steps)
+    recorder = Recorder(kernel.T, constant, steps)
 
     def step(state: Any, t: jax.Array) -> tuple[Any, Any]:
         state, _, kept = recorder(t, x, state, steps - 1 - t if reverse else t)
@@ -331,15 +334,16 @@ def _scan(
 
 def _scan_forward(*args: Any) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Any]:
     *given, reverse = args
-    *primals, kept = jax.tree.map(lambda one: one.value, given)  # which may or may not be asked for a gradient
-    kept = _record(*primals, reverse) if kept is None else kept
-    x, kernel, constant, c, _ = primals
-    if isinstance(kept, NativeKept):
-        states = kept.inputs[:, -len(c) :].swapaxes(1, 2).reshape(-1, *c.shape)[: len(x) + 1]  # [T + 1, H, B]
-        kept_c, hidden, h = kept.cells[-1], widened(states[1:]), widened(states[-1])
+    x, kernel, constant, c, h, kept = jax.tree.map(
+        lambda one: one.value, given
+    )  # whether a gradient is asked for or not
+    kept = _record(x, kernel, constant, c, h, reverse) if kept is None else kept
+    if isinstance(kept, native.State):
+        states = kept.inputs[:, -len(h) :].swapaxes(1, 2).reshape(-1, *h.shape)  # [T + 1, H, B], and room to spare
+        hidden, c, h = widened(states[1 : len(x) + 1]), kept.cells[-1], kept.xh[-len(h) :].astype(jnp.float32)
     else:
-        kept_c, hidden, h = kept.c, kept.hidden, kept.h
-    return (hidden[::-1] if reverse else hidden, kept_c, h), (x, kernel, constant, kept)
+        hidden, c, h, _ = kept
+    return (hidden[::-1] if reverse else hidden, c, h), (x, kernel, constant, kept)
 
 
 def _scan_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
@@ -350,11 +354,11 @@ def _scan_backward(reverse: bool, residuals: Any, gradients: Any) -> Any:
     last = isinstance(d_hidden, SymbolicZero)  # an encoder's last state alone counts
     d_hidden = jnp.zeros((0, units, batch)) if last else d_hidden[::-1] if reverse else d_hidden
     d_c, d_h = (jnp.zeros(d.shape) if isinstance(d, SymbolicZero) else d for d in (d_c, d_h))
-    back = _native_back if isinstance(kept, NativeKept) else _back
-    d_x, d_kernel, d_constant, d_c, d_h = back(kernel, width, constant.shape, kept, d_hidden, d_c, d_h)
+    back = _native_back if isinstance(kept, native.State) else _back
+    d_x, parts, d_constant, d_c, d_h = back(kernel, width, constant.shape, kept, d_hidden, d_c, d_h)
     d_x = d_x.reshape(steps, width, batch)  # dropped by the compiler where the inputs need no gradient
-    d_x, d_kernel = d_x[::-1] if reverse else d_x, jnp.concatenate(d_kernel).T.astype(kernel.dtype)
-    return d_x, d_kernel, d_constant, d_c, d_h, None
+    d_kernel = jnp.concatenate(parts).T.astype(kernel.dtype)
+    return d_x[::-1] if reverse else d_x, d_kernel, d_constant, d_c, d_h, None
 
 
 def _back(
@@ -407,7 +411,7 @@ def _native_back(
     kernel: jax.Array,
     width: int,
     constant: tuple[int, int],
-    kept: NativeKept,
+    kept: native.State,
     d_hidden: jax.Array,
     d_c: jax.Array,
     d_h: jax.Array,
@@ -417,7 +421,7 @@ def _native_back(
     On one core with AMX in bfloat16 [512, 1024] · [1024, 512] takes 683 µs, [512, 512] · [512, 512] 348, and
     [512, 2048] · [2048, 512] 1812; the shares of the kernel's gradient 751 µs a pair, 436 a gate.
     """
-    cells, inputs, gates = kept
+    _, cells, inputs, gates = kept
     (units, batch), steps, n = d_c.shape, len(gates), inputs.shape[2]
     into, recurrent = (jnp.split(rows, 2, axis=1) for rows in (kernel[:width], kernel[-units:]))  # [X, 2H], [H, 2H]
 
@@ -441,7 +445,7 @@ def _native_back(
     start = state, jnp.split(jnp.zeros(kernel.shape[::-1]), 2)
     # Four at a time: their shares are added to the kernel's gradient in one pass.
     (state, d_kernel), d_x = jax.lax.scan(several, start, jnp.arange(steps // n), reverse=True, unroll=4)
-    return d_x, d_kernel, state[2], state[1], sum(state[0])
+    return d_x, d_kernel, state[2], state[1], jnp.add(*state[0])
 
 
 _scan.defvjp(_scan_forward, _scan_backward, symbolic_zeros=True)

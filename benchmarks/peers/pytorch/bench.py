@@ -1,9 +1,9 @@
 """The PyTorch twin of MusicVAE: `benchmarks/run.py` tells it when.
 
-`python bench.py WAY OPERATION SIZE SECONDS`, such as `"jit bfloat16" decode 64 .5`: the way is eager, jit, either with
-bfloat16 after it, or compiled (by torch.compile, which takes minutes), the operation encode, forward, decode or train.
-With `--logits in.npz out.npz` it writes instead the twin's logits and posterior for the weights, `z` and tokens in a
-file: the test that both compute the same.
+`python bench.py WAY OPERATION SIZE SECONDS`, such as `"jit bfloat16" decode 64 .5`: the way is eager, jit, or one pass
+(of training), with bfloat16 after it or without, or compiled (by torch.compile, which takes minutes); the operation is
+encode, forward, decode or train. With `--logits in.npz out.npz` it writes instead the twin's logits and posterior for
+the weights, `z` and tokens in a file: the test that both compute the same.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def trainer(way: str, size: int, rate: float | None) -> Callable[[], Any]:
     def train() -> None:
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=way.endswith("bfloat16")):
-            loss = model.loss(x, 1000, decode, rate)
+            loss = model.loss(x, 1000, decode, rate, way.startswith("one pass"))
         loss.backward()
         optimiser.step()
 
@@ -89,9 +89,10 @@ def write_logits(source: str, target: str) -> None:
     with torch.inference_mode():
         mean, scale = model.encode(x.long())
         logits = model(z, previous.long().T).transpose(0, 1)
+        one_pass = model.forward_drawing(z, x.long().T, torch.zeros(x.T.shape, dtype=torch.bool)).transpose(0, 1)
         state, constant = model.start(z)
         greedy = decode_with(step)(state, constant, model.kernels(), x.shape[1], 0.0).T
-    np.savez(target, mean=mean, scale=scale, logits=logits, greedy=greedy)
+    np.savez(target, mean=mean, scale=scale, logits=logits, one_pass=one_pass, greedy=greedy)
 
 
 if __name__ == "__main__":

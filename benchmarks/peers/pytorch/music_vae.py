@@ -87,23 +87,43 @@ class MusicVAE(nn.Module):
         constant = torch.addmm(lstm.bias_ih_l0 + lstm.bias_hh_l0, z, lstm.weight_ih_l0[:, self.classes :].T)
         return State(nothing, *parts), constant
 
-    def loss(self, x: Tensor, step: int, own_outputs: Decode, sampling_rate: float | None) -> Tensor:
-        """The negative ELBO with β = 0.2 (1 − 0.99999^step); with `sampling_rate`, scheduled sampling in two passes."""
+    def loss(
+        self, x: Tensor, step: int, own_outputs: Decode, sampling_rate: float | None, one_pass: bool = False
+    ) -> Tensor:
+        """The negative ELBO with β = 0.2 (1 − 0.99999^step); with `sampling_rate`, scheduled sampling.
+
+        Its draws are made in a pass of their own, so that what learns is `torch.nn.LSTM`; or with `one_pass` where
+        they are needed, cell by cell, as the zoo does it.
+        """
         mean, scale = self.encode(x)
         z = mean + scale * torch.randn_like(mean)
         target = x.T
-        previous = torch.cat([torch.full_like(target[:1], self.classes), target[:-1]])
-        if sampling_rate is not None:
-            with torch.no_grad():
-                state, constant = self.start(z)
-                drawn = own_outputs(state, constant, self.kernels(), self.steps, 1.0)
-            own = 1.0 - sampling_rate / (sampling_rate + math.exp(step / sampling_rate))
-            mixed = torch.where(torch.rand(drawn[:-1].shape) < own, drawn[:-1], target[:-1])
-            previous = torch.cat([previous[:1], mixed])
-        logits = self(z, previous)
+        rate = math.inf if sampling_rate is None else sampling_rate
+        own = torch.rand(target.shape) < 1.0 - 1.0 / (1.0 + math.exp(step / rate) / rate)
+        if one_pass:
+            logits = self.forward_drawing(z, target, own)
+        else:
+            previous = torch.cat([torch.full_like(target[:1], self.classes), target[:-1]])
+            if sampling_rate is not None:
+                with torch.no_grad():
+                    drawn = own_outputs(*self.start(z), self.kernels(), self.steps, 1.0)
+                previous[1:] = torch.where(own, drawn, target)[:-1]
+            logits = self(z, previous)
         nll = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum")
         kl = 0.5 * torch.sum(mean**2 + scale**2 - 1.0 - 2.0 * torch.log(scale))
         return (nll + 0.2 * (1.0 - 0.99999**step) * kl) / len(x)
+
+    def forward_drawing(self, z: Tensor, target: Tensor, own: Tensor) -> Tensor:
+        """Logits [T, B, V] where the output before a step is `target` [T, B], or a draw where `own` [T, B] is set."""
+        (token, c0, h0, c1, h1), constant = self.start(z)
+        kernels, hidden = self.kernels(), []
+        for following, drawn_here in zip(target, own, strict=True):
+            c0, h0 = cell(affine(constant + kernels.tokens[token], h0, kernels.first), c0)
+            c1, h1 = cell(affine(kernels.bias, torch.cat([h0, h1], dim=-1), kernels.second), c1)
+            hidden.append(h1)
+            with torch.no_grad():
+                token = torch.where(drawn_here, drawn(self.output(h1), 1.0), following)
+        return self.output(torch.stack(hidden))
 
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """Takes the zoo's weights: kernels over [x; h], gates i, j, f, o, 1 added to the forget gate at run time."""
@@ -143,13 +163,18 @@ def affine(bias: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def step(state: State, constant: Tensor, kernels: Kernels, temperature: float) -> State:
-    """One output, drawn from the softmax of the logits by temperature with the exponential trick."""
+    """One output."""
     c0, h0 = cell(affine(constant + kernels.tokens[state.token], state.h0, kernels.first), state.c0)
     both = torch.cat([h0, state.h1], dim=-1)
     c1, h1 = cell(affine(kernels.bias, both, kernels.second), state.c1)
     logits = affine(kernels.output_bias, h1, kernels.output)
+    return State(drawn(logits, temperature), c0, h0, c1, h1)
+
+
+def drawn(logits: Tensor, temperature: float) -> Tensor:
+    """A token of each row of `logits` [B, V], drawn from their softmax by temperature with the exponential trick."""
     gumbel = -torch.log(torch.empty_like(logits).exponential_())
-    return State(torch.argmax(logits + temperature * gumbel, dim=-1), c0, h0, c1, h1)
+    return torch.argmax(logits + temperature * gumbel, dim=-1)
 
 
 Step = Callable[[State, Tensor, Kernels, float], State]
