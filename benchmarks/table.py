@@ -125,7 +125,10 @@ def _table(model: str, rows: Sequence[Row]) -> str:
                 cells.append(1 / value(mine, "median_s", operation="train", batch=trained))
                 lines.append([device, _name(system, mine), *map(_cell, cells)])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = f"`{model}`: sequences a second when sampling, steps a second when training."
+    notes = (
+        f"`{model}`: sequences a second when sampling, steps a second when training. PyTorch trains `torch.nn.LSTM`, or"
+    )
+    notes += " in one pass, cell by cell, where scheduled sampling draws on the way forward, as it does in the zoo."
     start = value(rows, "median_s", operation="cold start")
     if not math.isnan(start):
         notes += f" `zoo generate`, cold, with a warm compilation cache: {start:.1f} s."

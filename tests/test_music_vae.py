@@ -20,7 +20,7 @@ from tests import shared
 from tests.test_recurrent import reference
 from zoo.models import music_vae
 from zoo.models.music_vae import ARCHITECTURE, PUBLISHED, Config, Dropout, MusicVAE
-from zoo.nn import native
+from zoo.nn import native, recurrent
 from zoo.nn.gaussian import Posterior
 from zoo.nn.precision import products
 from zoo.tasks.model import fill
@@ -355,6 +355,7 @@ def test_drawing_is_the_way_forward(kind: str, precision: str, by: str, monkeypa
     """What is kept of scheduled sampling gives the logits and the gradients of teacher forcing on the same inputs."""
     monkeypatch.setattr(native, "cores", lambda: 2)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(recurrent, "ROUNDED_FROM", 0)
     tiny = ARCHITECTURE.tiny
     config = replace(tiny["flat"], classes=(12, 10)) if kind == "two tracks" else tiny[kind]
     graph, state = nnx.split(network(config, 0.3))

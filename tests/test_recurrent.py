@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from zoo.nn import recurrent
 from zoo.nn.precision import filling, products
 from zoo.nn.recurrent import FEW, LSTM, Dense, chrono
 
@@ -23,6 +24,12 @@ Arrays = dict[str, np.ndarray]
 def _precise() -> Iterator[None]:
     with jax.default_matmul_precision("highest"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are rounded for bfloat16 however few columns there are."""
+    monkeypatch.setattr(recurrent, "ROUNDED_FROM", 0)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -125,6 +132,20 @@ def test_training_in_bfloat16(arrays: Arrays) -> None:
     loops = [eqn for eqn in jax.make_jaxpr(gradients("bfloat16"))(single(arrays)).eqns if eqn.primitive.name == "scan"]
     assert len(loops) == 2
     assert all(out.aval.dtype != jnp.bfloat16 for loop in loops for out in loop.outvars)
+
+
+def test_a_single_window_stays_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To round the kernel would take longer than it saves."""
+    layer = LSTM(X, H, memory=None, rngs=nnx.Rngs(0))
+
+    def program(batch: int) -> str:
+        with products("bfloat16"):
+            return str(jax.make_jaxpr(lambda x: layer(x, layer.constant_gates()))(jnp.zeros((T, batch, X))))
+
+    assert "bf16" in program(1)
+    monkeypatch.setattr(recurrent, "ROUNDED_FROM", 2 * T)
+    assert "bf16" not in program(1)
+    assert "bf16" in program(2)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 1e-2)])
