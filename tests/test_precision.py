@@ -41,24 +41,40 @@ def test_a_product_of_columns_is_the_same(precision: str, rows: int) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_gradient_of_a_gradient() -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 3e-2)])
+def test_gradient_of_a_gradient(precision: str, tolerance: float) -> None:
     """What a gradient penalty asks for."""
     penalty = lambda f, w: jnp.sum(jax.grad(f)(X, w) ** 2)  # noqa: E731
-    with jax.default_matmul_precision("highest"):
+    expected = jax.grad(lambda w: penalty(reference, w))(W)
+    with products(precision), jax.default_matmul_precision("highest"):
         found = jax.grad(lambda w: penalty(loss, w))(W)
-    np.testing.assert_allclose(found, jax.grad(lambda w: penalty(reference, w))(W), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=tolerance * float(jnp.abs(expected).max()))
 
 
-@pytest.mark.parametrize("spec", ["bhid,bhjd->bhij", "bhij,bhjd->bhid", "bhid,rhd->bhir"])
-def test_gradients_of_einsums(spec: str) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 3e-2)])
+@pytest.mark.parametrize("spec", ["bhid,bhjd->bhij", "bhij,bhjd->bhid", "bhid,rhd->bhir", "bd,dr->br"])
+def test_gradients_of_einsums(spec: str, precision: str, tolerance: float) -> None:
     sizes = dict(zip("bhijdr", (2, 3, 4, 5, 6, 7), strict=True))
     of_x, of_y = spec.split("->")[0].split(",")
     x, y = (jnp.asarray(RNG.normal(size=[sizes[letter] for letter in of]), jnp.float32) for of in (of_x, of_y))
     plain = lambda x, y: jnp.sum(jnp.einsum(spec, x, y, precision="highest") ** 2)  # noqa: E731
-    with jax.default_matmul_precision("highest"):
-        found = jax.grad(lambda x, y: jnp.sum(product(spec, x, y) ** 2), argnums=(0, 1))(x, y)
+    with products(precision), jax.default_matmul_precision("highest"):
+        found = jax.jit(jax.grad(lambda x, y: jnp.sum(product(spec, x, y) ** 2), argnums=(0, 1)))(x, y)
     for ours, theirs in zip(found, jax.grad(plain, argnums=(0, 1))(x, y), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=tolerance * float(jnp.abs(theirs).max()))
+
+
+def test_factors_stand_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 on a CPU, where XLA would else multiply in float32, and with a single device."""
+
+    def constraints(precision: str) -> int:
+        with products(precision):
+            return str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(X, W)).count("layout_constraint")
+
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert (constraints("float32"), constraints("bfloat16")) == (0, 2)
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert constraints("bfloat16") == 0
 
 
 def test_every_product_of_a_training_step_is_in_bfloat16() -> None:
