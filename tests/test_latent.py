@@ -111,8 +111,8 @@ def test_unknown_names_suggest_near_ones(tiny_model):
 
 
 def test_products_in_bfloat16(tiny_model: str) -> None:
-    """The same z to three digits, and not to the bit; an unknown precision is refused."""
-    windows = np.random.default_rng(0).integers(0, 90, (4, 32)).astype(np.int32)
+    """The same z to three digits, and of so many windows not to the bit; an unknown precision is refused."""
+    windows = np.random.default_rng(0).integers(0, 90, (16, 32)).astype(np.int32)
     exact, rounded = (zoo.load(tiny_model, precision=p).posterior(windows)[0] for p in ("float32", "bfloat16"))
     np.testing.assert_allclose(rounded, exact, atol=2e-2)
     assert not np.array_equal(rounded, exact)

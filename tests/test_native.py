@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from zoo.nn import native, recurrent
+from zoo.nn import native, through_time
 from zoo.nn.precision import products
 from zoo.nn.recurrent import LSTM, Dense, draw_at_once, draws_at_once
 from zoo.nn.sampling import likeliest
@@ -39,7 +39,7 @@ def gradients(dtype: Any, reverse: bool, last: bool) -> Callable[[Arrays], tuple
     def objective(given: Arrays) -> tuple[jax.Array, Any]:
         names = ("x", "kernel", "constant", "c", "h")
         x, kernel, constant, c, h = (given[name] for name in names)
-        hidden, c, h = outputs = recurrent._scan(x, kernel.astype(dtype), constant, c, h, None, reverse)
+        hidden, c, h = outputs = through_time.scan(x, kernel.astype(dtype), constant, c, h, None, reverse)
         ends = jnp.sum(c * given["d_c"]) + jnp.sum(h * given["d_h"])
         return ends if last else ends + jnp.sum(hidden * given["d_hidden"]), outputs
 

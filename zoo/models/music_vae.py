@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -33,13 +32,13 @@ from zoo.nn.dropout import Dropout
 from zoo.nn.gaussian import Posterior, Prior
 from zoo.nn.noise import gumbel
 from zoo.nn.recurrent import (
-    LSTM,
     Bidirectional,
     Carries,
     Dense,
     DenseStep,
-    Kept,
+    Layers,
     LSTMStep,
+    Stack,
     draw_at_once,
     draws_at_once,
 )
@@ -143,9 +142,6 @@ PUBLISHED: dict[str, Config] = {
 }  # fmt: skip
 
 
-Layers = tuple[Kept, ...]  # what each layer of a decoder met
-
-
 class Encoder(Bidirectional):
     """A bidirectional LSTM over the window; the last state of both directions gives μ and σ (section 3.1).
 
@@ -180,35 +176,6 @@ class Encoder(Bidirectional):
                 codes = self.code(jnp.concatenate([segments, context], axis=-1))  # [S, B, C]
                 seen = codes.swapaxes(0, 1).reshape(len(x), -1)
         return Posterior(self.mu(seen), self.spread * jax.nn.softplus(self.sigma(seen)))
-
-
-class Stack(nnx.Module):
-    """LSTM layers that start from an embedding: state₀ = tanh(W z + b), split into c and h of each layer."""
-
-    def __init__(
-        self, inputs: int, embedding: int, units: tuple[int, ...], *, memory: int, constant: int = 0, rngs: nnx.Rngs
-    ) -> None:
-        self.initial = Dense(embedding, 2 * sum(units), rngs=rngs)
-        first = LSTM(inputs + constant, units[0], memory=memory, constant=constant, rngs=rngs)
-        self.cells = nnx.List([first, *(LSTM(w, u, memory=memory, rngs=rngs) for w, u in pairwise(units))])
-
-    def start(self, z: jax.Array) -> Carries:
-        """The state of every layer, (c, h) each, from `z` [B, Z]."""
-        sizes = [cell.units for cell in self.cells for _ in ("c", "h")]
-        parts = jnp.split(jnp.tanh(self.initial(z)), [sum(sizes[:k]) for k in range(1, len(sizes))], axis=-1)
-        return tuple(zip(parts[::2], parts[1::2], strict=True))
-
-    def gates(self, z: jax.Array | None = None) -> tuple[jax.Array, ...]:
-        """What each layer adds to its gates at every step; `z` [B, constant] are the first one's constant inputs."""
-        return (self.cells[0].constant_gates(z), *(cell.constant_gates() for cell in list(self.cells)[1:]))
-
-    def __call__(
-        self, x: jax.Array, gates: tuple[jax.Array, ...], carries: Carries, drop: Dropout, kept: Layers | None = None
-    ) -> jax.Array:
-        """All steps, `x` [T, B, X] → the last layer's h [T, B, H]; `kept` of each layer where they were recorded."""
-        for n, (cell, constant, carry) in enumerate(zip(self.cells, gates, carries, strict=True)):
-            x, _ = cell(drop(x), constant, carry, kept=None if kept is None else kept[n])
-        return x
 
 
 class Decoder(Stack):
@@ -446,40 +413,18 @@ def own_outputs(
     given = jax.random.uniform(jax.random.fold_in(key, 1), truth.shape[:2]) >= probability
     seed, outputs, kept = jax.random.fold_in(key, 0), [], []
     for k, (decoder, x) in enumerate(zip(model.decoders, tracks(config, truth), strict=True)):
-        output, of_layers = recorded(config, decoder, embedding, x, given, jax.random.fold_in(seed, k))
-        outputs.append(jnp.concatenate([x[:1], output[:-1]]))
-        kept.append(of_layers)
+        x, output = columns(x), decoder.output.stepper()
+        noise = noise_of(config, decoder, given.shape, jax.random.fold_in(seed, k))
+
+        def follow(h, at, output=output):  # type: ignore[no-untyped-def]
+            following, given, noise = at
+            return jnp.where(given, following, predict(config, output(h), noise, axis=0))
+
+        begin = decoder.gates(embedding), decoder.start(embedding), x[0]
+        inputs, layers = decoder.record(*begin, follow, (jnp.roll(x, -1, axis=0), given, noise))
+        outputs.append(columns(jnp.concatenate([x[:1], inputs[:-1]])))
+        kept.append(layers)
     return from_segments(stack(config, outputs), config.segments), kept
-
-
-def recorded(
-    config: Config, decoder: Decoder, embedding: jax.Array, truth: jax.Array, given: jax.Array, key: jax.Array
-) -> tuple[jax.Array, Layers]:
-    """A decoder's outputs [T, N, ...], and what its layers kept. `embedding` [N, E], `given` bool [T, N].
-
-    Its inputs are `truth` [T, N, ...], but for the first one its output of the step before where that was not given.
-    """
-    gates, carries, steps = decoder.gates(embedding), decoder.start(embedding), len(truth)
-    layers = [cell.recorder(constant, steps) for cell, constant in zip(decoder.cells, gates, strict=True)]
-    states = [layer.start(c.T, h.T) for layer, (c, h) in zip(layers, carries, strict=True)]
-    output, noise = decoder.output.stepper(), noise_of(config, decoder, (steps, len(embedding)), key)
-
-    def step(carry: Any, at: Any) -> Any:
-        (states, x), (t, following, given, noise) = carry, at
-        h = jax.nn.one_hot(x, decoder.width, axis=0) if x.ndim == 1 else x  # [V, N]
-        after, stacked = [], []
-        for layer, state in zip(layers, states, strict=True):
-            state, h, more = layer(t, h[None], state)
-            after.append(state)
-            stacked.append(more)
-        x = jnp.where(given, following, predict(config, output(h), noise, axis=0))
-        return (after, x), (x, stacked)
-
-    truth = columns(truth)
-    at = (jnp.arange(steps), jnp.roll(truth, -1, axis=0), given, noise)
-    (states, _), (outputs, stacked) = jax.lax.scan(step, (states, truth[0]), at)
-    kept = tuple(layer.kept(state, more) for layer, state, more in zip(layers, states, stacked, strict=True))
-    return columns(outputs), kept
 
 
 # --- inference --------------------------------------------------------------------------------------------------------
@@ -529,7 +474,7 @@ def rollout(
     return in_chunks(part, rows, len(embedding), PART).swapaxes(0, 1)
 
 
-def noise_of(config: Config, decoder: Decoder, shape: tuple[int, int], key: jax.Array) -> jax.Array:
+def noise_of(config: Config, decoder: Decoder, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
     """What makes draws of `predict` from a decoder's logits: [T, V, N], or of a groove's hits alone, [T, V / 3, N]."""
     (steps, columns), groove = shape, config.head == "groove"
     noise_like, width = (jax.random.logistic, decoder.width // 3) if groove else (gumbel, decoder.width)
