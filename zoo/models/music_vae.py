@@ -258,10 +258,11 @@ class MusicVAE(nnx.Module):
         segments = embedding.shape[0]
         embedding = embedding.reshape(-1, embedding.shape[-1])  # [S·B, E]
         outputs = []
-        for k, (decoder, x) in enumerate(zip(self.decoders, tracks(self.config, previous), strict=True)):
+        each: list[Layers] | list[None] = kept or [None] * len(self.decoders)
+        for decoder, x, layers in zip(self.decoders, tracks(self.config, previous), each, strict=True):
             x = into_segments(dense(x, decoder.width), segments)  # [T/S, S·B, V]
-            given = decoder.gates(drop(embedding)), decoder.start(embedding), drop
-            hidden = decoder(x, *given, None if kept is None else kept[k])  # [T/S, S·B, H]
+            gates, start = decoder.gates(drop(embedding)), decoder.start(embedding)
+            hidden = decoder(x, gates, start, drop, layers)  # [T/S, S·B, H]
             outputs.append(from_segments(decoder.output(hidden), segments))
         return outputs
 

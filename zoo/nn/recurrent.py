@@ -198,8 +198,9 @@ class Stack(nnx.Module):
         kept: Layers | None = None,
     ) -> jax.Array:
         """All steps, `x` [T, B, X] → the last layer's h [T, B, H]; `kept` of each layer where they were recorded."""
-        for n, (cell, constant, carry) in enumerate(zip(self.cells, gates, carries, strict=True)):
-            x, _ = cell(drop(x), constant, carry, kept=None if kept is None else kept[n])
+        each = kept or [None] * len(carries)
+        for cell, constant, carry, of_cell in zip(self.cells, gates, carries, each, strict=True):
+            x, _ = cell(drop(x), constant, carry, kept=of_cell)
         return x
 
     def record(

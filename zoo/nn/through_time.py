@@ -127,9 +127,7 @@ def scan(
 
 def _scan_forward(*args: Any) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Any]:
     *given, reverse = args
-    x, kernel, constant, c, h, kept = jax.tree.map(
-        lambda one: one.value, given
-    )  # whether a gradient is asked for or not
+    x, kernel, constant, c, h, kept = jax.tree.map(lambda primal: primal.value, given)  # some may need no gradient
     kept = _record(x, kernel, constant, c, h, reverse) if kept is None else kept
     if isinstance(kept, native.State):
         states = kept.inputs[:, -len(h) :].swapaxes(1, 2).reshape(-1, *h.shape)  # [T + 1, H, B], and room to spare
