@@ -454,37 +454,26 @@ def call_backward(frame: int, like: Any) -> None:
 
 def handlers(half: bool, cache: bool) -> dict[str, Any]:
     """The handlers by name, compiled; `half`: for products of bfloat16. With `cache` numba keeps them on disk."""
+    like = np.uint16(0) if half else ZERO
 
     def start_of(frame: int) -> int:
         if not asks_version(frame):
-            if half:
-                call_start(frame, uint16(0))
-            else:
-                call_start(frame, ZERO)
+            call_start(frame, like)
         return 0  # no error
 
     def feed_of(frame: int) -> int:
         if not asks_version(frame):
-            if half:
-                call_feed(frame, uint16(0))
-            else:
-                call_feed(frame, ZERO)
+            call_feed(frame, like)
         return 0
 
     def forward_of(frame: int) -> int:
         if not asks_version(frame):
-            if half:
-                call_forward(frame, uint16(0))
-            else:
-                call_forward(frame, ZERO)
+            call_forward(frame, like)
         return 0
 
     def backward_of(frame: int) -> int:
         if not asks_version(frame):
-            if half:
-                call_backward(frame, uint16(0))
-            else:
-                call_backward(frame, ZERO)
+            call_backward(frame, like)
         return 0
 
     compiled = numba.cfunc(int64(int64), cache=cache)
